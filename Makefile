@@ -1,0 +1,50 @@
+# `make` lists the targets. Every target sets up what it needs; `setup` does nothing when nothing changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+LOCK := requirements/cpu.lock
+STAMP := $(VENV)/.setup-done
+RUNS ?= results/runs
+SWEEP ?= demo
+
+.PHONY: help
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP)  ## Install everything into .venv (and, as root, the Debian packages it needs)
+
+$(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirements/setup.sh
+	PYTHON=$(PYTHON) bash requirements/setup.sh $(VENV) $(LOCK)
+	touch $@
+
+.PHONY: demo
+demo: setup  ## Train GRPO, GSPO, CTPO and the fixed-clip ablation on a tiny Qwen3, then draw the figures
+	$(PY) experiments/run.py sweeps=demo
+	$(PY) -m analysis --runs $(RUNS) --sweep demo --out paper_figures
+
+.PHONY: figures
+figures: setup  ## Regenerate every table and figure of SWEEP (default demo) from its run records
+	$(PY) -m analysis --runs $(RUNS) --sweep $(SWEEP) --out paper_figures
+
+.PHONY: test
+test: setup  ## All tests: unit tests in parallel, then end-to-end tests on real verl, vLLM and the sandbox
+	$(PY) -m pytest tests/unit -n 2 -q
+	$(PY) -m pytest tests/e2e -q
+
+.PHONY: lint
+lint: setup  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+.PHONY: bench
+bench: setup  ## Speed as ratios, both sides measured in one run
+	$(PY) experiments/bench.py
+
+.PHONY: clean
+clean:  ## Remove caches; keeps .venv and results
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

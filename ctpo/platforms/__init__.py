@@ -1,0 +1,1 @@
+"""What it takes to run unmodified verl and vLLM on another device than CUDA. Inert on CUDA."""

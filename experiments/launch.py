@@ -1,0 +1,122 @@
+"""One run from a composed configuration: check, prepare, train, record how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ctpo.platforms import environment
+from ctpo.records import RecordsError, RunDirectory
+from experiments import preflight, prepare
+from experiments.progress import ProgressLine, captured_output
+
+# Exit codes: 0 done, 1 the training failed, 2 the request is wrong (nothing was started).
+USAGE = 2
+
+
+class RunFailed(RuntimeError):
+    """Training started and ended badly; the message names the log."""
+
+
+def launch(config: DictConfig) -> None:
+    """Check, prepare and train the run that `config` describes.
+
+    A wrong request prints all problems and exits with code 2 before anything starts. A finished run is left
+    alone. A run that was interrupted continues.
+
+    Raises:
+        RunFailed: training failed; the run directory has the log.
+    """
+    _stop_on(preflight.check_request(config))
+    if config.run.preflight == "only":
+        print("preflight: the request is in order")
+        return
+    try:
+        _prepare(config)
+    except prepare.PrepareError as error:
+        _stop_on([str(error)])
+    _stop_on(preflight.check_inputs(config))
+    records = RunDirectory(Path(config.run.dir))
+    try:
+        state = records.open_for_training(OmegaConf.to_container(config, resolve=True), seeds={"run": config.run.seed})
+    except RecordsError as error:
+        _stop_on([str(error)])
+    if state == "finished":
+        print(f"already finished: {config.run.dir}")
+        return
+    _train(config, records)
+
+
+def _stop_on(problems: list[str]) -> None:
+    if problems:
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _prepare(config: DictConfig) -> None:
+    """Fill in the paths that `prepare` makes."""
+    with open_dict(config):
+        config.actor_rollout_ref.model.path = str(prepare.prepare_model(config))
+        paths = prepare.prepare_dataset(config)
+        config.data.train_files = [str(path) for path in paths.train]
+        config.data.val_files = [str(path) for path in paths.test]
+
+
+def _train(config: DictConfig, records: RunDirectory) -> None:
+    os.environ.update(environment.for_device(config.trainer.device))
+    os.environ.update(_run_environment(config))
+    log = Path(config.run.dir) / "run.log"
+    with captured_output(log) as terminal, ProgressLine(config, terminal):
+        try:
+            _run_verl(config)
+        except BaseException as error:
+            traceback.print_exc()
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            records.finish("interrupted" if interrupted else "failed", error=_last_line(error))
+            if interrupted:
+                raise
+            raise RunFailed(f"{_last_line(error)}\nthe whole log: {log}") from None
+    records.finish("finished")
+    print(f"finished: {config.run.dir}")
+
+
+def _run_environment(config: DictConfig) -> dict[str, str]:
+    """wandb mirrors the records: offline without a key, one wandb run for a run however often it restarts."""
+    identity = config.trainer.experiment_name
+    variables = {environment.RUN_ENV: config.run.dir, "WANDB_DIR": config.run.dir, "WANDB_RUN_ID": identity, "WANDB_RESUME": "allow"}
+    if not os.environ.get("WANDB_API_KEY"):
+        variables["WANDB_MODE"] = os.environ.get("WANDB_MODE", "offline")
+    return variables
+
+
+def _run_verl(config: DictConfig) -> None:
+    import ray
+    from verl.trainer import main_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    from ctpo.runner import Runner
+
+    validate_config(
+        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+    )
+    try:
+        main_ppo.run_ppo(config, task_runner_class=ray.remote(num_cpus=1)(Runner))
+    finally:
+        ray.shutdown()
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """`config` as plain containers with every interpolation resolved."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

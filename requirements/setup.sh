@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# usage: setup.sh VENV LOCK    Called by `make setup`; safe to repeat.
+set -euo pipefail
+venv=$1 lock=$2
+python=${PYTHON:-python3.11}
+command -v "$python" >/dev/null || python=python3
+
+fail() { echo "setup: $1" >&2; exit 1; }
+
+"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' ||
+  fail "$("$python" --version) is not supported; install Python 3.11 and set PYTHON=python3.11"
+
+packages=()
+command -v bwrap >/dev/null || packages+=(bubblewrap)
+"$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if ((${#packages[@]})); then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing ${packages[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  else
+    fail "missing ${packages[*]}; ask an administrator to install: apt-get install ${packages[*]}"
+  fi
+fi
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+echo "setup: installing $(grep -c '==' "$lock") pinned packages into $venv (a few minutes; 3.4 GB)"
+# Byte code is compiled here once: where PYTHONDONTWRITEBYTECODE is set, every process of every run would pay.
+"${pip[@]}" install --no-deps --compile -r "$lock" 2> >(grep -v 'is ignored: it is neither a file' >&2)
+if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+  echo "setup: this torch is a CUDA build; installing the CUDA libraries it links"
+  "${pip[@]}" install "$(grep '^torch==' "$lock")"
+fi
+# Build isolation would download setuptools again; the lock has it.
+"${pip[@]}" install --no-deps --no-build-isolation ./requirements/vllm-alias
+rm -rf requirements/vllm-alias/build requirements/vllm-alias/*.egg-info
+"${pip[@]}" install --no-deps --no-build-isolation --editable .
+echo "setup: done"
