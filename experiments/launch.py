@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
-from ctpo.records import RecordsError, RunDirectory
+from ctpo.records import ConfigMismatch, RecordError, RunDirectory
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
 
@@ -41,14 +41,15 @@ def launch(config: DictConfig) -> None:
     except prepare.PrepareError as error:
         _stop_on([str(error)])
     _stop_on(preflight.check_inputs(config))
-    records = RunDirectory(Path(config.run.dir))
+    records = RunDirectory(config.run.dir)
     try:
-        state = records.open_for_training(OmegaConf.to_container(config, resolve=True), seeds={"run": config.run.seed})
-    except RecordsError as error:
+        if records.state == "finished":
+            records.check_config(resolved(config))
+            print(f"already finished: {config.run.dir}")
+            return
+        records.open_for_training(resolved(config), seeds={"run": config.run.seed})
+    except (ConfigMismatch, RecordError) as error:
         _stop_on([str(error)])
-    if state == "finished":
-        print(f"already finished: {config.run.dir}")
-        return
     _train(config, records)
 
 
@@ -74,12 +75,12 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
     log = Path(config.run.dir) / "run.log"
     with captured_output(log) as terminal, ProgressLine(config, terminal):
         try:
-            _run_verl(config)
+            # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
+            _run_verl(OmegaConf.create(resolved(config)))
         except BaseException as error:
             traceback.print_exc()
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            records.finish("interrupted" if interrupted else "failed", error=_last_line(error))
-            if interrupted:
+            records.finish("failed", error=_last_line(error))
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise RunFailed(f"{_last_line(error)}\nthe whole log: {log}") from None
     records.finish("finished")

@@ -98,6 +98,7 @@ def _method(config: DictConfig) -> Iterator[str]:
 
     settings = OmegaConf.to_container(config.method, resolve=True)
     assert isinstance(settings, dict)
+    settings.pop("position_stats", None)
     try:
         method = configure(settings.pop("name"), settings)
     except MethodError as error:

@@ -13,7 +13,7 @@ from typing import TextIO
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from ctpo.records import RunDirectory
+from ctpo.records.progress import read_progress
 
 POLL_S = 0.5
 
@@ -48,7 +48,7 @@ class ProgressLine:
     """A progress bar that follows a run through its records, from a thread of its own."""
 
     def __init__(self, config: DictConfig, terminal: TextIO):
-        self._records = RunDirectory(Path(config.run.dir))
+        self._run_directory = Path(config.run.dir)
         self._name = f"{config.run.model} {config.run.method} seed {config.run.seed}"
         # On a terminal the line is redrawn; in a log file each drawing is a line, so draw seldom.
         interval = 0.5 if terminal.isatty() else 15.0
@@ -74,7 +74,7 @@ class ProgressLine:
             self._refresh()
 
     def _refresh(self) -> None:
-        progress = self._records.progress()
+        progress = read_progress(self._run_directory)
         self._bar.set_description(f"{self._name}: {progress.phase}", refresh=False)
         self._bar.set_postfix(progress.headline, refresh=False)
         self._bar.update(progress.step - self._bar.n)

@@ -1,0 +1,35 @@
+"""The run directory ``<root>/<sweep>/<model>/<method>/seed<k>/``: its schema, its only writer and reader.
+
+    manifest.json            state, git commit, full config and its hash, seeds, packages, hardware, restarts
+    config.yaml              the same config, for people
+    uncommitted.diff         what differed from the commit, if anything
+    metrics.jsonl            one object per training step
+    position_stats/          step_<n>.npz, sums over the tokens of a step (`ctpo.position_stats`)
+    samples/<benchmark>/     step_<n>.parquet, one row per evaluated sample
+    checkpoints/             the trainer's; not read here
+
+Files are written whole and then renamed, or grow by complete lines, so a reader never sees half a record.
+Writers import only the standard library and numpy; pandas, pyarrow and yaml load when first needed.
+"""
+
+from __future__ import annotations
+
+from ctpo.records.files import RecordError
+from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash
+from ctpo.records.reader import FoundRuns, Problem, RunRecord, find_runs
+from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
+from ctpo.records.samples import SAMPLE_FIELDS
+
+__all__ = [
+    "MAY_DIFFER",
+    "SAMPLE_FIELDS",
+    "ConfigMismatch",
+    "FoundRuns",
+    "Problem",
+    "RecordError",
+    "RunDirectory",
+    "RunDirectoryBusy",
+    "RunRecord",
+    "config_hash",
+    "find_runs",
+]

@@ -1,0 +1,47 @@
+"""How far a run is, for whoever watches it from another process. Not a record: it may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctpo.records.files import read_lines, write_text
+
+PHASE_FILE = "phase"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step`: last one logged; `headline`: a few values of its row for a progress line."""
+
+    phase: str = "starting"
+    step: int = 0
+    headline: dict[str, str] = field(default_factory=dict)
+
+
+def set_phase(run_directory: Path, phase: str) -> None:
+    """Say what the run is doing now, in a word or two."""
+    write_text(run_directory / PHASE_FILE, phase)
+
+
+def read_progress(run_directory: Path) -> Progress:
+    """The run's progress; a run that has said nothing yet is starting."""
+    try:
+        phase = (run_directory / PHASE_FILE).read_text()
+    except FileNotFoundError:
+        phase = "starting"
+    rows, _ = read_lines(run_directory / "metrics.jsonl")
+    if not rows:
+        return Progress(phase)
+    headline = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("val-core/") and "/mean@" in name:
+                headline["held-out"] = f"{value:.3f}"
+            elif name == "critic/score/mean":
+                headline["train"] = f"{value:.3f}"
+            elif name == "actor/pg_clipfrac":
+                headline["clipped"] = f"{value:.1%}"
+            elif name == "timing_s/step":
+                headline["s/step"] = f"{value:.1f}"
+    return Progress(phase, rows[-1]["step"], headline)

@@ -1,0 +1,157 @@
+"""A memory and a process-count limit on all of a call's processes together, where the host lets us set one.
+
+Version 1: a group below our own in each hierarchy. Version 2: a sibling of our own group or of an ancestor,
+since a group that holds processes cannot pass controllers on; the nearest one that offers both controllers
+is taken, so that a batch job's own limits keep holding. Groups are named after the process that made them;
+whatever a killed one left is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctpo.sandbox.limits import Limits
+
+_PREFIX = "ctpo-sandbox"
+_OWN_PROCESSES = 4  # the worker, bubblewrap outside, bubblewrap as pid 1, and one to spare
+
+
+@dataclass(frozen=True)
+class CgroupHome:
+    """Directories in which groups can be made: one (version 2) or one per controller (version 1)."""
+
+    version: int
+    memory: Path
+    pids: Path
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """One group (two directories in version 1) that exists."""
+
+    version: int
+    memory: Path
+    pids: Path
+
+    def enter(self) -> None:
+        """Put the calling process, and so all its future children, into the group."""
+        for folder in {self.memory, self.pids}:
+            (folder / "cgroup.procs").write_text("0")
+
+    def out_of_memory_kills(self) -> int:
+        """How many processes of the group the kernel has killed for memory so far."""
+        text = (self.memory / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
+        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def remove(self) -> None:
+        """Remove the group; its processes must be dead or dying. Waits up to a second for them."""
+        for folder in {self.memory, self.pids}:
+            for _ in range(200):
+                try:
+                    folder.rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.005)
+
+
+def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
+    """Where this process may make groups with a memory and a pids limit; None when nowhere."""
+    mounts = [line.split() for line in (proc / "self/mounts").read_text().splitlines()]
+    own = {}
+    for line in (proc / "self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        own.update(dict.fromkeys(names.split(","), path.lstrip("/")))
+    for _, where, kind, *_ in mounts:
+        if kind == "cgroup2":
+            for folder in _upwards(Path(where), Path(where) / own.get("", "")):
+                home = CgroupHome(2, folder, folder)
+                if _passes_on(folder) and _works(home):
+                    return home
+    roots = {}
+    for _, where, kind, options, *_ in mounts:
+        for name in {"memory", "pids"} & set(options.split(",")) if kind == "cgroup" else ():
+            inner = Path(where) / own.get(name, "")
+            roots[name] = inner if inner.is_dir() else Path(where)
+    if len(roots) == 2:
+        home = CgroupHome(1, roots["memory"], roots["pids"])
+        if _works(home):
+            return home
+    return None
+
+
+def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
+    """Make the group of worker `slot` of this process, with `limits` set. Raises OSError and leaves nothing."""
+    name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
+    group = Cgroup(home.version, home.memory / name, home.pids / name)
+    size = str(limits.memory_mb << 20)
+    needed, if_swap_is_counted = (
+        ("memory.max", {"memory.swap.max": "0", "memory.oom.group": "1"})
+        if home.version == 2
+        else ("memory.limit_in_bytes", {"memory.memsw.limit_in_bytes": size})
+    )
+    try:
+        for folder in {group.memory, group.pids}:
+            folder.mkdir()
+        (group.memory / needed).write_text(size)
+        for file, value in if_swap_is_counted.items():
+            if (group.memory / file).exists():
+                (group.memory / file).write_text(value)
+        (group.pids / "pids.max").write_text(str(limits.processes + _OWN_PROCESSES))
+    except OSError:
+        group.remove()
+        raise
+    return group
+
+
+def sweep(home: CgroupHome) -> None:
+    """Remove the groups of processes that are gone."""
+    for parent in {home.memory, home.pids}:
+        for folder in parent.glob(f"{_PREFIX}-*-*-*"):
+            pid, started = folder.name.removeprefix(f"{_PREFIX}-").split("-")[:2]
+            if _start_time(int(pid)) != started:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _works(home: CgroupHome) -> bool:
+    """Whether a group can be made there and a process of ours can enter it."""
+    try:
+        group = make(home, "probe", Limits())
+    except OSError:
+        return False
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(OSError):
+            group.enter()
+            status = 0
+        os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    group.remove()
+    return status == 0
+
+
+def _upwards(top: Path, start: Path) -> list[Path]:
+    return [p for p in (start, *start.parents) if (p == top or top in p.parents) and p.is_dir()]
+
+
+def _passes_on(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return {"memory", "pids"} <= set((folder / "cgroup.subtree_control").read_text().split())
+    return False
+
+
+def _start_time(pid: int) -> str:
+    """Start time of a process in clock ticks since boot (field 22 of /proc/pid/stat); empty if gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""What a tool call gives back, and the two ways in which the sandbox itself can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Reason = Literal["ok", "error", "timeout", "memory", "output", "killed"]
+
+
+class SandboxUnavailable(RuntimeError):
+    """Isolation cannot be had on this host; the message says what is missing and what to install or allow."""
+
+
+@dataclass(frozen=True)
+class ExecutionResult:
+    """Outcome of one call.
+
+    stdout, stderr: text, cut in the middle to the call's `output_bytes`.
+    reason: `ok`; `error` (exception or non-zero exit, traceback in stderr); `timeout` (wall or CPU limit);
+        `memory`; `output` (wrote more than the limit); `killed` (died of a signal, e.g. a crash in C code).
+    duration_s: wall seconds from the start of the isolated process to the death of its last descendant.
+    """
+
+    stdout: str
+    stderr: str
+    reason: Reason
+    duration_s: float
+
+
+def cut_middle(raw: bytes, max_bytes: int) -> str:
+    """Decode `raw` as UTF-8 (a bad byte becomes U+FFFD) and keep at most about `max_bytes` bytes of it.
+
+    Longer output keeps its beginning and its end, cut between characters, with a marker that says how many
+    bytes are gone.
+    """
+    if len(raw) <= max_bytes:
+        return raw.decode("utf-8", "replace")
+    head = raw[: max_bytes // 2]
+    tail = raw[len(raw) - (max_bytes - len(head)) :]
+    # At most three bytes at either edge belong to a character that the cut went through.
+    head = head[: len(head) - _torn_end(head)]
+    tail = tail[_torn_start(tail) :]
+    gone = len(raw) - len(head) - len(tail)
+    return f"{head.decode('utf-8', 'replace')}\n[... {gone} bytes cut ...]\n{tail.decode('utf-8', 'replace')}"
+
+
+def _torn_start(part: bytes) -> int:
+    """Number of leading continuation bytes (at most 3): the rest of a character that began before."""
+    count = 0
+    while count < min(3, len(part)) and part[count] & 0xC0 == 0x80:
+        count += 1
+    return count
+
+
+def _torn_end(part: bytes) -> int:
+    """Number of trailing bytes of a character that has not ended yet (0 to 3)."""
+    for back in range(1, min(3, len(part)) + 1):
+        byte = part[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        return back if length > back else 0
+    return 0

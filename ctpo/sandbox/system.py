@@ -1,0 +1,129 @@
+"""The few Linux calls that Python does not offer, and what needs root: private mounts, another uid."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from ctpo.sandbox.results import SandboxUnavailable
+from ctpo.sandbox.runtime import DEVICES, SCRATCH, Layout
+
+_CLONE_NEWNS = 0x20000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = (
+    1,
+    2,
+    4,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+_SIGKILL = 9
+
+# Above every range in the table of https://systemd.io/UIDS-GIDS, below the reserved 2**31.
+_FIRST_UID, _MOST_PIDS = 1_879_048_192, 1 << 22
+
+# Where the tree may be put together: a mount there, in a private namespace, hides what the folder holds.
+_STAGES = ("/mnt", "/media", "/srv", "/opt", "/tmp", "/var/tmp")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, doing: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{doing}: {os.strerror(code)}")
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    made = _libc.mount(
+        source.encode(),
+        target.encode(),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
+    _check(made, f"mount {source} on {target}")
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parent dies become this process's children, so that none is ever lost sight of."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with(parent: int) -> None:
+    """This process is killed when `parent`, its parent, dies. A change of uid clears it."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def unprivileged_uid(pid: int) -> int:
+    """A uid that belongs to no account, its own for every live process `pid` where the id space allows."""
+    first, _, count = map(int, Path("/proc/self/uid_map").read_text().splitlines()[0].split())
+    if first + count >= _FIRST_UID + _MOST_PIDS:
+        return _FIRST_UID + pid % _MOST_PIDS
+    if count < 2:
+        raise SandboxUnavailable(
+            "sandbox: root here is the only user there is and cannot drop its rights: run as an ordinary user"
+        )
+    return first + count - 1 - pid % (count // 2)
+
+
+def become(uid: int) -> None:
+    """Give up root for good. Children may still set their own OOM score."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+
+
+def stage(layout: Layout) -> str:
+    """As root: put the tree together in a mount namespace of this process alone; returns its root directory.
+
+    It is what lets an unprivileged uid see an interpreter that lives below, say, a private home directory,
+    and nothing else from there. The mounts vanish with the last process of the namespace.
+    """
+    sources = [os.path.realpath(source) for source, _ in layout.binds]
+    free = [
+        s for s in _STAGES if os.path.isdir(s) and not any(source.startswith(f"{s}/") for source in sources)
+    ]
+    if not free:
+        raise SandboxUnavailable(
+            f"sandbox: root needs one folder of {', '.join(_STAGES)} that the environment is not below"
+        )
+    root = free[0]
+    try:
+        _check(_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
+        _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+        _mount("sandbox", root, "tmpfs", _MS_NOSUID, "mode=0755,size=1m")
+        _fill(root, layout)
+        _mount("none", root, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"sandbox: root may not mount here ({error}): "
+            "give the container CAP_SYS_ADMIN, or run as an ordinary user"
+        ) from error
+    return root
+
+
+def _fill(root: str, layout: Layout) -> None:
+    for place in ("/usr/lib", "/usr/bin", "/packages", "/dev", SCRATCH):
+        os.makedirs(root + place, exist_ok=True)
+    for target, link in layout.links:
+        os.symlink(target, root + link)
+    for source, place in layout.binds:
+        target = root + place
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(source):
+            os.mkdir(target)
+        else:
+            Path(target).touch()
+        _mount(source, target, None, _MS_BIND)
+        _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    for place in layout.empty:
+        _mount("sandbox", root + place, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "mode=0755,size=4k")
+    for device in DEVICES:
+        Path(root + device).touch()

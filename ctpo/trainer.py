@@ -1,0 +1,208 @@
+"""verl's synchronous trainer with run records: position statistics, metrics, samples, and an exact resume.
+
+What is recorded, and where, is `ctpo.records`' business. This file decides *when*, so that a run killed at
+any instant resumes with no row lost, doubled or out of step:
+
+- position statistics of a step are written before its checkpoint, samples before its metrics row;
+- a checkpoint carries a draft of its step's metrics row, because verl saves before it logs: a run killed in
+  between gets the row back from the checkpoint;
+- on resume everything newer than the checkpoint is dropped, for it will be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+
+from ctpo.position_stats import PositionStats
+from ctpo.records import RunDirectory
+from ctpo.records.progress import set_phase
+from ctpo.samples import sample_rows
+from ctpo.worker import FOLD_FIELD, RecordingActorWorker
+
+MODE = "ctpo"
+DRAFT_FILE = "metrics_row.json"
+
+
+@register_trainer(MODE)
+class RecordingTrainer(PPOTrainerSync):
+    """`PPOTrainerSync`, recording. Training itself is verl's, unchanged."""
+
+    def __init__(self, config: DictConfig):
+        with open_dict(config):
+            # verl tells the synchronous trainer by this name (replay buffer, checkpoints); this one is that.
+            config.trainer.v1.trainer_mode = "sync"
+        super().__init__(config)
+        self.records = RunDirectory(Path(config.run.dir))
+        self._draft_row: dict[str, Any] = {}
+        self._step_metrics: dict[str, Any] = {}
+        self._step_batch: Any = None
+        self._step_started = 0.0
+
+    # ------------------------------------------------------------------ wiring
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        # verl polls for finished trajectories every 2 s, which is most of a tiny model's step.
+        buffer.poll_interval = self.config.trainer.v1.poll_interval_s
+        return buffer
+
+    def _init_resource_pool_mgr(self) -> None:
+        import ray
+
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            if "actor" in str(role):
+                self.role_worker_mapping[role] = ray.remote(RecordingActorWorker)
+
+    @property
+    def logger(self) -> Any:
+        """verl's `Tracking`, which `fit` assigns; a metrics row is recorded before it is tracked."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, tracking: Any) -> None:
+        self._logger = _RecordedTracking(tracking, self)
+
+    # ------------------------------------------------------------------ one step
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
+        set_phase(self.records.path, "training")
+        self._step_metrics = metrics
+        self._step_started = time.perf_counter()
+        self._step_batch = super().step(metrics, timing_raw)
+        return self._step_batch
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch = super()._compute_advantage(batch, metrics)
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts", "response_mask"]
+        )
+        folds = torch.tensor([prompt_fold(ids, self._folds) for ids in data["prompts"].unbind()])
+        model_tokens = torch.stack([mask.sum() for mask in data["response_mask"].unbind()]).float()
+        metrics["model_tokens/mean"] = model_tokens.mean().item()
+        metrics["model_tokens/max"] = model_tokens.max().item()
+        fields = TensorDict({FOLD_FIELD: folds}, batch_size=len(batch))
+        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+    @property
+    def _folds(self) -> int:
+        return int(self.config.method.position_stats.folds)
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        record = self.global_steps % self.config.records.position_stats_every == 0
+        self.actor_rollout_wg.record_position_stats(record)
+        batch = super()._update_actor(batch, metrics)
+        if record:
+            stats = merge_ranks(self.actor_rollout_wg.take_position_stats())
+            meta = {"method": self.config.method.name, "aggregation": self.config.actor_rollout_ref.actor.loss_agg_mode}
+            self.records.write_position_stats(self.global_steps, stats.to_arrays(), meta)
+            metrics.update(position_metrics(stats))
+        return batch
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save_checkpoint(self) -> None:
+        set_phase(self.records.path, "saving a checkpoint")
+        row = dict(self._step_metrics)
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        timing = {**self.timing_raw, "step": time.perf_counter() - self._step_started}
+        self._compute_metrics(self._step_batch, row, timing, self.global_steps, epoch)
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DRAFT_FILE).write_text(json.dumps(_plain(row)))
+        super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
+        set_phase(self.records.path, "training")
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        step = self.global_steps
+        self.records.begin_training(step)
+        logged = self.records.last_step() == step
+        if step > 0 and not logged:
+            draft = Path(self.config.trainer.default_local_dir) / f"global_step_{step}" / DRAFT_FILE
+            self._draft_row = json.loads(draft.read_text())
+        validate = not logged and (self.config.trainer.val_before_train if step == 0 else self._validation_due(step))
+        if self._draft_row and not validate:
+            self.records.append_metrics(step, self._draft_row)
+        with open_dict(self.config):
+            # verl validates on every start where this is set, also of a run that resumes.
+            self.config.trainer.val_before_train = validate
+
+    def _validation_due(self, step: int) -> bool:
+        every = self.config.trainer.test_freq
+        return every > 0 and (step % every == 0 or step >= self.total_training_steps)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def on_validate_begin(self) -> None:
+        super().on_validate_begin()
+        set_phase(self.records.path, "evaluating")
+
+    def _val_metrics_update(
+        self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, sample_turns: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        by_benchmark = sample_rows(self.global_steps, data_sources, sample_uids, reward_extra_infos_dict)
+        for benchmark, rows in by_benchmark.items():
+            self.records.write_samples(benchmark, self.global_steps, rows)
+        numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
+        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, **kwargs)
+
+
+class _RecordedTracking:
+    """Records a row, then hands it to verl's trackers (wandb and friends are mirrors)."""
+
+    def __init__(self, tracking: Any, trainer: RecordingTrainer):
+        self._tracking, self._trainer = tracking, trainer
+
+    def log(self, data: dict[str, Any], step: int) -> None:
+        row = {**self._trainer._draft_row, **data}
+        self._trainer._draft_row = {}
+        self._trainer.records.append_metrics(step, _plain(row))
+        self._tracking.log(data=row, step=step)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracking, name)
+
+
+def prompt_fold(prompt_ids: torch.Tensor, folds: int) -> int:
+    """Fold of a prompt in `range(folds)`: a hash of its token ids, the same in every process and every run."""
+    return zlib.crc32(prompt_ids.to(torch.int32).numpy().tobytes()) % folds
+
+
+def position_metrics(stats: PositionStats) -> dict[str, float]:
+    """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
+    total = stats.positions.count.sum().clamp(min=1)
+    metrics = {}
+    for name, window in [("own", None), ("fixed", stats.layout.windows[0]), ("adaptive", stats.layout.windows[1])]:
+        high, low = stats.positions.clip_counts(window)
+        metrics[f"position/clip_fraction_{name}"] = ((high.sum() + low.sum()) / total).item()
+    return metrics
+
+
+def merge_ranks(per_rank: list[dict[str, Any]]) -> PositionStats:
+    """The sums of all training processes as one."""
+    merged = PositionStats.from_arrays(per_rank[0])
+    for arrays in per_rank[1:]:
+        merged.merge(PositionStats.from_arrays(arrays))
+    return merged
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Only what a record holds: numbers as Python numbers."""
+    scalars = {}
+    for name, value in row.items():
+        if hasattr(value, "item") and getattr(value, "size", 1) in (1, torch.Size([])):
+            value = value.item()
+        if isinstance(value, int | float | bool | str):
+            scalars[name] = value
+    return scalars

@@ -1,0 +1,84 @@
+"""verl's training worker with position statistics, accumulated where the ratios are: on the device.
+
+No per-token value leaves the device. The trainer fetches the sums once in a recorded step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from ctpo import plugin
+from ctpo.actor_config import MethodActorConfig
+from ctpo.position_stats import PositionRecorder, PositionStats
+
+plugin.register_training()
+
+#: Field that the trainer adds to the batch: the prompt fold of each sequence, int64 `[batch]`.
+FOLD_FIELD = "ctpo_fold"
+
+
+class RecordingTrainingWorker(TrainingWorker):
+    """Tells the recorder which update of a step it is in. One mini-batch is one optimizer update."""
+
+    recorder: PositionRecorder | None = None
+
+    def train_mini_batch(self, data: TensorDict) -> TensorDict:
+        if self.recorder is not None:
+            self.recorder.update_index = -1
+        return super().train_mini_batch(data)
+
+    def train_batch(self, data: TensorDict) -> TensorDict:
+        if self.recorder is not None:
+            self.recorder.update_index += 1
+        return super().train_batch(data)
+
+
+class _LossWithFolds:
+    """verl's loss function, after telling the recorder which prompts the micro-batch holds."""
+
+    def __init__(self, loss_fn: Any, worker: RecordingTrainingWorker):
+        self._loss_fn, self._worker = loss_fn, worker
+
+    def __call__(self, model_output: Any, data: TensorDict, dp_group: Any = None) -> Any:
+        if self._worker.recorder is not None:
+            self._worker.recorder.folds = data[FOLD_FIELD]
+        return self._loss_fn(model_output=model_output, data=data, dp_group=dp_group)
+
+
+class RecordingActorWorker(ActorRolloutRefWorker):
+    """verl's hybrid worker; its actor records position statistics while the trainer wants them."""
+
+    actor_worker_cls = RecordingTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()
+        self._actor_config: MethodActorConfig = self.loss_fn.keywords["config"]
+        self.actor.set_loss_fn(_LossWithFolds(self.loss_fn, self.actor))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def record_position_stats(self, wanted: bool) -> None:
+        """Start counting anew, or (False) stop counting."""
+        recorder = PositionRecorder(self._empty_stats()) if wanted else None
+        self.actor.recorder = recorder
+        self._actor_config.observer = recorder
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_position_stats(self) -> dict[str, Any]:
+        """This process' sums since `record_position_stats(True)`, as `PositionStats.to_arrays`."""
+        return self.actor.recorder.stats.to_arrays()
+
+    def _empty_stats(self) -> PositionStats:
+        layout = self._actor_config.position_stats
+        return PositionStats.zeros(
+            layout.max_position,
+            bin_width=layout.bin_width,
+            folds=layout.folds,
+            max_updates=layout.max_updates,
+            device=get_device_name(),
+        )
