@@ -20,6 +20,7 @@ MAX_ANSWER_CHARS = 1000
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 2.0
+_ATTEMPTS = 3
 _NUMBER = re.compile(r"[+-]?\d{1,300}(?:\.\d{0,300})?|[+-]?\d{1,300}/\d{1,300}")
 
 # MATH's references write a percentage with or without its sign; the question says what is asked for.
@@ -27,15 +28,20 @@ _PERCENT = re.compile(r"\s*\\?%$")
 
 
 class Grader:
-    """Symbolic comparison in a helper process, at most `wall_seconds` each; use from any thread.
+    """Symbolic comparison in a helper process, at most `cpu_seconds` each; use from any thread.
 
-    The helper starts at the first comparison that needs it and again whenever it has died. It ends
-    with this object or this process. `concurrency` bounds the comparisons that run at once.
+    The limit counts CPU time, so that a verdict does not depend on what else the machine is doing;
+    `wall_seconds` is the hard stop for a machine that is doing far too much. The helper starts at the
+    first comparison that needs it and again whenever it has died. It ends with this object or this
+    process. `concurrency` bounds the comparisons that run at once.
     """
 
-    def __init__(self, wall_seconds: float = 5.0, concurrency: int = 4) -> None:
-        if wall_seconds <= 0:
-            raise ValueError(f"wall_seconds={wall_seconds} must be positive")
+    def __init__(self, cpu_seconds: float = 3.0, wall_seconds: float = 20.0, concurrency: int = 4) -> None:
+        if not 0 < cpu_seconds <= wall_seconds:
+            raise ValueError(
+                f"cpu_seconds={cpu_seconds}: must be positive and at most wall_seconds={wall_seconds}"
+            )
+        self.cpu_seconds = cpu_seconds
         self.wall_seconds = wall_seconds
         self._slots = threading.BoundedSemaphore(concurrency)
         self._lock = threading.Lock()
@@ -48,7 +54,7 @@ class Grader:
         What cannot be decided within the limits (time, memory, length) is not right.
 
         Raises:
-            RuntimeError: the helper cannot be started, so nothing could be graded.
+            RuntimeError: the helper cannot be started or kept, so nothing could be graded.
         """
         if answer is None:
             return False
@@ -71,7 +77,7 @@ class Grader:
             self._stop()
 
     def _ask(self, request: bytes) -> bool:
-        while True:
+        for _ in range(_ATTEMPTS):
             started = time.monotonic()
             process, connection = self._connect()
             with connection:
@@ -84,20 +90,22 @@ class Grader:
                     verdict = b""
             if verdict or time.monotonic() - started >= self.wall_seconds or not _has_ended(process):
                 return verdict == EQUAL
+        raise RuntimeError(
+            f"the grading helper died {_ATTEMPTS} times in a row: something kills this run's processes"
+        )
 
     def _connect(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
-            for attempt in range(2):
+            process, control = self._running()
+            try:
+                socket.send_fds(control, [b"?"], [theirs.fileno()])
+            except OSError:
+                # It died since it was last looked at.
+                self._stop()
                 process, control = self._running()
-                try:
-                    socket.send_fds(control, [b"?"], [theirs.fileno()])
-                    return process, ours
-                except OSError:
-                    self._stop()
-                    if attempt:
-                        raise
-        raise AssertionError("unreachable")
+                socket.send_fds(control, [b"?"], [theirs.fileno()])
+        return process, ours
 
     def _running(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         if self._process is None or self._control is None or self._process.poll() is not None:
@@ -109,15 +117,10 @@ class Grader:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        limits = str(self.cpu_seconds), str(self.wall_seconds)
         with theirs:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "ctpo.tir.grading_server",
-                    str(theirs.fileno()),
-                    str(self.wall_seconds),
-                ],
+                [sys.executable, "-m", "ctpo.tir.grading_server", str(theirs.fileno()), *limits],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -4,7 +4,7 @@
 eat all memory or crash the interpreter. Each runs in its own fork, which the kernel ends at the
 limit whatever code it is in; the parent, with everything imported, only forks.
 
-Run as `python -m ctpo.tir.grading_server CONTROL_FD WALL_SECONDS`. The control socket brings one
+Run as `python -m ctpo.tir.grading_server CONTROL_FD CPU_SECONDS WALL_SECONDS`. The control socket brings one
 byte and one connection per request and ends the process when it closes; a connection brings one
 JSON list `[answer, gold]` and takes back `EQUAL` or `DIFFERENT`, or closes without either.
 """
@@ -57,9 +57,9 @@ def symbolically_equal(answer: str, gold: str) -> bool:
     return bool(verify(gold_parsed, answer_parsed, timeout_seconds=None))
 
 
-def _serve_one(connection: socket.socket, wall_seconds: float) -> NoReturn:
-    # SIGALRM's default action ends this process even inside C code that never returns to Python.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+def _serve_one(connection: socket.socket, cpu_seconds: float, wall_seconds: float) -> NoReturn:
+    # These signals' default action ends this process even inside C code that never returns to Python.
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     signal.setitimer(signal.ITIMER_REAL, wall_seconds)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     verdict = DIFFERENT
@@ -77,12 +77,14 @@ def _serve_one(connection: socket.socket, wall_seconds: float) -> NoReturn:
 def main() -> None:
     """Warm up, say so, then fork for every connection received until the control socket closes."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    wall_seconds = float(sys.argv[2])
+    cpu_seconds, wall_seconds = float(sys.argv[2]), float(sys.argv[3])
     logging.disable(logging.CRITICAL)
     for text in _WARM_UP:
         symbolically_equal(text, text.replace("2", "3"))
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for limit in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(limit, signal.SIG_DFL)
     control.send(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -91,7 +93,7 @@ def main() -> None:
         with socket.socket(fileno=descriptors[0]) as connection:
             if os.fork() == 0:
                 control.close()
-                _serve_one(connection, wall_seconds)
+                _serve_one(connection, cpu_seconds, wall_seconds)
 
 
 if __name__ == "__main__":
