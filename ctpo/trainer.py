@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
@@ -81,6 +82,21 @@ class RecordingTrainer(PPOTrainerSync):
         self._step_started = time.perf_counter()
         self._step_batch = super().step(metrics, timing_raw)
         return self._step_batch
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        wanted = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        metrics["rollout/failed_trajectories"] = wanted - len(batch.keys)
+        self._refuse_losses("training", len(batch.keys), wanted)
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
+    def _refuse_losses(self, phase: str, got: int, wanted: int) -> None:
+        # verl logs a failed trajectory and fills the batch up with empty ones.
+        allowed = self.config.trainer.v1.max_failed_share
+        if got < wanted * (1 - allowed):
+            raise RuntimeError(
+                f"{phase} step {self.global_steps}: {wanted - got} of {wanted} trajectories failed, more than "
+                f"trainer.v1.max_failed_share={allowed}; the first 'Error in _run_prompt' in run.log says why"
+            )
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_advantage(batch, metrics)
@@ -149,13 +165,20 @@ class RecordingTrainer(PPOTrainerSync):
         set_phase(self.records.path, "evaluating")
 
     def _val_metrics_update(
-        self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, sample_turns: Any, **kwargs: Any
+        self,
+        data_sources: Any,
+        sample_uids: Any,
+        reward_extra_infos_dict: Any,
+        sample_turns: Any,
+        expected_acc_counts: Any,
     ) -> dict[str, float]:
         by_benchmark = sample_rows(self.global_steps, data_sources, sample_uids, reward_extra_infos_dict)
+        drawn = sum(len(rows) for rows in by_benchmark.values())
+        self._refuse_losses("validation at", drawn, sum(expected_acc_counts.values()))
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
         numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
-        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, **kwargs)
+        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
 
 
 class _RecordedTracking:
@@ -201,7 +224,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Only what a record holds: numbers as Python numbers."""
     scalars = {}
     for name, value in row.items():
-        if hasattr(value, "item") and getattr(value, "size", 1) in (1, torch.Size([])):
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.size(value) == 1:
             value = value.item()
         if isinstance(value, int | float | bool | str):
             scalars[name] = value

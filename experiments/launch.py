@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
 from ctpo.records import ConfigMismatch, RecordError, RunDirectory
+from ctpo.records.progress import set_phase
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
 
@@ -61,17 +62,22 @@ def _stop_on(problems: list[str]) -> None:
 
 
 def _prepare(config: DictConfig) -> None:
-    """Fill in the paths that `prepare` makes."""
+    """Fill in what `prepare` makes. Where it lies may change between restarts of a run; what it is may not."""
+    model, data = prepare.prepare_model(config), prepare.prepare_dataset(config)
     with open_dict(config):
-        config.actor_rollout_ref.model.path = str(prepare.prepare_model(config))
-        paths = prepare.prepare_dataset(config)
-        config.data.train_files = [str(path) for path in paths.train]
-        config.data.val_files = [str(path) for path in paths.test]
+        config.actor_rollout_ref.model.path = str(model)
+        config.data.train_files = [str(path) for path in data.train]
+        config.data.val_files = [str(path) for path in data.test]
+        config.run.inputs = {
+            "model": model.name,
+            "data": [f"{path.parent.name}/{path.name}" for path in (*data.train, *data.test)],
+        }
 
 
 def _train(config: DictConfig, records: RunDirectory) -> None:
     os.environ.update(environment.for_device(config.trainer.device))
     os.environ.update(_run_environment(config))
+    set_phase(Path(config.run.dir), "starting Ray, verl and vLLM")
     log = Path(config.run.dir) / "run.log"
     with captured_output(log) as terminal, ProgressLine(config, terminal):
         try:

@@ -1,4 +1,4 @@
-"""Put model and data of a run on disk: ``python experiments/prepare.py [--model tiny] [--dataset arithmetic]``.
+"""Put a run's model and data on disk: ``python experiments/prepare.py [--model M] [--dataset D]``.
 
 Finished parts are found again in the cache (`CTPO_CACHE`, else `.cache/` in the project).
 """
@@ -27,7 +27,7 @@ ROWS_VERSION = 1
 """Raise it with any change to `checked_row`, so that prepared files are written anew."""
 
 
-class PreparationError(ValueError):
+class PrepareError(ValueError):
     """What was asked for is missing or malformed; the message names the field, the value and the fix."""
 
 
@@ -42,7 +42,7 @@ class DatasetPaths:
 def prepare_model(cfg: DictConfig) -> Path:
     """The model folder (Hugging Face format) that `cfg.model_spec` describes, built if need be.
 
-    Raises PreparationError.
+    Raises PrepareError.
     """
     return _dispatch(cfg, "model_spec", {"tiny": _tiny_model, "folder": _model_folder})
 
@@ -50,7 +50,7 @@ def prepare_model(cfg: DictConfig) -> Path:
 def prepare_dataset(cfg: DictConfig) -> DatasetPaths:
     """The data files that `cfg.dataset_spec` describes, built if need be; rows from outside are all checked.
 
-    Raises PreparationError.
+    Raises PrepareError.
     """
     return _dispatch(cfg, "dataset_spec", {"arithmetic": _arithmetic, "parquet": _parquet})
 
@@ -58,17 +58,17 @@ def prepare_dataset(cfg: DictConfig) -> DatasetPaths:
 def _dispatch(cfg: DictConfig, field: str, kinds: Mapping[str, Callable[[dict[str, Any]], T]]) -> T:
     node = OmegaConf.select(cfg, field)
     if node is None:
-        raise PreparationError(f"{field} is missing: give {field}.kind, one of {', '.join(kinds)}")
+        raise PrepareError(f"{field} is missing: give {field}.kind, one of {', '.join(kinds)}")
     spec: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     kind = spec.pop("kind", None)
     if kind not in kinds:
-        raise PreparationError(f"{field}.kind={kind}: use one of {', '.join(kinds)}")
+        raise PrepareError(f"{field}.kind={kind}: use one of {', '.join(kinds)}")
     try:
         return kinds[kind](spec)
-    except PreparationError:
+    except PrepareError:
         raise
     except ValueError as error:
-        raise PreparationError(str(error)) from error
+        raise PrepareError(str(error)) from error
 
 
 def _tiny_model(spec: dict[str, Any]) -> Path:
@@ -77,7 +77,9 @@ def _tiny_model(spec: dict[str, Any]) -> Path:
     from experiments.tiny.model import TinyModelSpec
 
     quality = _known_fields(Quality, spec.pop("quality", {}), "model_spec.quality")
-    return tiny_model(TinyModelSpec(**_known_fields(TinyModelSpec, spec, "model_spec"), quality=Quality(**quality)))
+    return tiny_model(
+        TinyModelSpec(**_known_fields(TinyModelSpec, spec, "model_spec"), quality=Quality(**quality))
+    )
 
 
 def _arithmetic(spec: dict[str, Any]) -> DatasetPaths:
@@ -91,10 +93,10 @@ def _known_fields(spec_class: type, given: dict[str, Any], field: str) -> dict[s
     known = {item.name: item.type for item in fields(spec_class)}
     for name, value in given.items():
         if name not in known:
-            raise PreparationError(f"{field}.{name}={value}: no such field; there are {', '.join(known)}")
+            raise PrepareError(f"{field}.{name}={value}: no such field; there are {', '.join(known)}")
         wanted = (int, float) if known[name] == "float" else int
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise PreparationError(f"{field}.{name}={value!r}: give a number of type {known[name]}")
+            raise PrepareError(f"{field}.{name}={value!r}: give a number of type {known[name]}")
     return given
 
 
@@ -102,21 +104,21 @@ def _model_folder(spec: dict[str, Any]) -> Path:
     hub_id, given = spec.get("hub_id"), spec.get("path")
     get = f"run `hf download {hub_id} --local-dir DIR`, then set model_spec.path=DIR"
     if not given:
-        raise PreparationError(f"model_spec.path is not set: {get}; or use model=tiny")
+        raise PrepareError(f"model_spec.path is not set: {get}; or use model=tiny")
     folder = Path(given).expanduser().resolve()
     if not folder.is_dir():
-        raise PreparationError(f"model_spec.path={given}: no such folder; {get}")
+        raise PrepareError(f"model_spec.path={given}: no such folder; {get}")
     wanted = {"config.json": "config.json", "tokenizer": "tokenizer*.json", "weights": "*.safetensors"}
     for what, pattern in wanted.items():
         if not any(folder.glob(pattern)):
-            raise PreparationError(f"model_spec.path={given}: has no {what} ({pattern}); {get}")
+            raise PrepareError(f"model_spec.path={given}: has no {what} ({pattern}); {get}")
     return folder
 
 
 def _parquet(spec: dict[str, Any]) -> DatasetPaths:
     name = spec.get("system_prompt", "math")
     if name not in SYSTEM_PROMPTS:
-        raise PreparationError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
+        raise PrepareError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
     return DatasetPaths(
         *(
             tuple(
@@ -131,7 +133,7 @@ def _parquet(spec: dict[str, Any]) -> DatasetPaths:
 def _parquet_files(given: str | list[str] | None, field: str, hub_id: str | None) -> list[Path]:
     if not given:
         source = f" (made from {hub_id})" if hub_id else ""
-        raise PreparationError(
+        raise PrepareError(
             f"{field} is not set: name a parquet file or a folder of them in verl's format{source}; "
             "or use model=tiny dataset=arithmetic"
         )
@@ -140,7 +142,7 @@ def _parquet_files(given: str | list[str] | None, field: str, hub_id: str | None
         path = Path(item).expanduser().resolve()
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files or not files[0].is_file():
-            raise PreparationError(f"{field}={item}: no parquet file there; correct the path")
+            raise PrepareError(f"{field}={item}: no parquet file there; correct the path")
         found += files
     return found
 
@@ -157,41 +159,47 @@ def _checked_copy(path: Path, split: str, system_prompt: str) -> Path:
         try:
             rows = pq.read_table(path).to_pylist()
         except pa.ArrowException as error:
-            raise PreparationError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
+            raise PrepareError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
         if not rows:
-            raise PreparationError(f"{path}: holds no row; write at least one problem to it")
+            raise PrepareError(f"{path}: holds no row; write at least one problem to it")
         checked = [checked_row(row, f"{path} row {i}", i, split, system_prompt) for i, row in enumerate(rows)]
         pq.write_table(pa.Table.from_pylist(checked), folder / path.name)
 
     return cached("datasets", path.stem, settings, build) / path.name
 
 
-def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str) -> dict[str, Any]:
+def checked_row(
+    row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str
+) -> dict[str, Any]:
     """One row in verl's format as every part of this project expects it.
 
-    Puts `system_prompt` first if the row has no system message, and gives the problem an id (a hash of its text)
-    if it has none. Columns that nothing reads are dropped, so that files of different origin go together.
+    Puts `system_prompt` first if the row has no system message, and gives the problem an id (a hash of its
+    text) if it has none. Columns that nothing reads are dropped, so that files of any origin go together.
 
-    Raises PreparationError naming `where`, the field and the fix.
+    Raises PrepareError naming `where`, the field and the fix.
     """
 
     def text(value: Any, field: str, fix: str) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise PreparationError(f"{where}: {field}={value!r:.80} must be a non-empty text; {fix}")
+            raise PrepareError(f"{where}: {field}={value!r:.80} must be a non-empty text; {fix}")
         return value
 
     prompt = row.get("prompt")
     if not isinstance(prompt, list) or not prompt or not all(isinstance(turn, dict) for turn in prompt):
-        raise PreparationError(f"{where}: prompt={prompt!r:.80} must be a list of {{role, content}} messages")
+        raise PrepareError(f"{where}: prompt={prompt!r:.80} must be a list of {{role, content}} messages")
     messages = []
     for i, turn in enumerate(prompt):
         role = turn.get("role")
         if role not in ("system", "user", "assistant") or (role == "system" and i):
-            raise PreparationError(f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages")
+            raise PrepareError(
+                f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages"
+            )
         content = text(turn.get("content"), f"prompt[{i}].content", "give the message's text")
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user":
-        raise PreparationError(f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's")
+        raise PrepareError(
+            f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's"
+        )
     asked = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
@@ -214,7 +222,9 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if everything is there at the end."""
     parser = argparse.ArgumentParser(prog="experiments/prepare.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny", help="config group experiments/configs/model (default: tiny)")
+    parser.add_argument(
+        "--model", default="tiny", help="config group experiments/configs/model (default: tiny)"
+    )
     parser.add_argument("--dataset", help="config group experiments/configs/dataset (default: the model's)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. dataset_spec.test_size=256")
     options = parser.parse_args(arguments)
@@ -224,9 +234,11 @@ def main(arguments: list[str] | None = None) -> int:
         data = prepare_dataset(cfg)
         for split in ("train", "test"):
             for path in getattr(data, split):
-                print(f"{split + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True)
+                print(
+                    f"{split + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True
+                )
         model = prepare_model(cfg)
-    except PreparationError as error:
+    except PrepareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"ready: {model}")
@@ -243,7 +255,8 @@ def _compose(model: str, dataset: str | None, overrides: list[str]) -> DictConfi
         with initialize_config_dir(str(Path(__file__).parent / "configs"), version_base="1.3"):
             return compose("run", overrides=[*groups, *overrides])
     except HydraException as error:
-        raise PreparationError(str(error).strip()) from error
+        # Hydra's message goes on with a long search path.
+        raise PrepareError(" ".join(str(error).split("Config search path")[0].split())) from error
 
 
 if __name__ == "__main__":

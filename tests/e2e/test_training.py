@@ -1,0 +1,113 @@
+"""The main job, for real: verl, Ray, vLLM, FSDP and the sandbox on a tiny Qwen3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ctpo.position_stats import PositionStats
+from ctpo.records import RunDirectory, RunRecord
+from ctpo.records.files import read_lines
+from ctpo.records.run_directory import read_position_stats
+
+from .conftest import Run
+
+START_S, STEP_S = 240, 120
+
+
+def rows(run: Run) -> list[dict]:
+    found, problems = read_lines(run.directory / "metrics.jsonl")
+    assert problems == []
+    return found
+
+
+@pytest.mark.timeout(1200)
+def test_a_killed_run_resumes_and_its_records_are_complete(new_run: Callable[..., Run]) -> None:
+    run = new_run("trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.test_freq=2")
+    run.start()
+    run.wait_until(lambda: (run.directory / "position_stats" / "step_3.npz").exists(), START_S + 3 * STEP_S)
+    run.kill()
+    run.wait_for_no_process(60)
+    assert [row["step"] for row in rows(run)] in ([0, 1, 2], [0, 1, 2, 3])
+
+    run.start()
+    assert run.wait(START_S + 3 * STEP_S) == 0, run.tail()
+    run.wait_for_no_process(60)
+
+    manifest = RunDirectory(run.directory).manifest()
+    assert manifest["state"] == "finished"
+    assert [restart["step"] for restart in manifest["restarts"]] == [2]
+    assert [row["step"] for row in rows(run)] == [0, 1, 2, 3, 4]
+    for row in rows(run)[1:]:
+        assert row["training/rollout_probs_diff_max"] < 1e-5
+    assert_samples_complete(run)
+    assert_position_stats_complete(run)
+
+
+def assert_samples_complete(run: Run) -> None:
+    """64 problems x 4 samples at steps 0, 2 and 4; the model uses the tool and is neither perfect nor hopeless."""
+    record = RunRecord(run.directory)
+    for step in (0, 2, 4):
+        samples = record.samples("arithmetic", step)
+        assert samples is not None, record.problems
+        assert len(samples) == 256
+        assert not samples.duplicated(["problem_id", "sample_index"]).any()
+        assert samples["problem_id"].nunique() == 64
+        assert samples["tool_calls"].mean() > 0.3
+        assert 0.1 < samples["score"].mean() < 0.9
+
+
+def assert_position_stats_complete(run: Run) -> None:
+    """Every model token of every response is counted once in each view of the statistics."""
+    for step, row in enumerate(rows(run)):
+        if step == 0:
+            continue
+        arrays, meta = read_position_stats(run.directory / "position_stats" / f"step_{step}.npz")
+        stats = PositionStats.from_arrays(arrays)
+        assert meta["method"] == "ctpo"
+        tokens = round(row["model_tokens/mean"] * 128)
+        counted = stats.updates.count.sum().item() + stats.overflow.sum().item()
+        assert counted == tokens
+        later = stats.updates.count[1:].sum().item()
+        assert stats.positions.count.sum().item() == later == stats.folds.count.sum().item()
+        # 7 of 8 updates, 16 responses in each, and every response has a first token.
+        assert stats.positions.count[0].item() == 112
+        # The first update of a step has ratio exactly 1; the others move away from it.
+        assert stats.updates.std[0].nan_to_num().max() < 1e-5
+        assert stats.positions.std[50].item() > 1e-4
+        assert (stats.folds.count.sum(dim=-1) > 0).sum() > 4
+
+
+@pytest.mark.timeout(600)
+def test_without_learning_every_ratio_stays_one(new_run: Callable[..., Run]) -> None:
+    run = new_run(
+        "trainer.total_training_steps=1", "trainer.val_before_train=false", "trainer.test_freq=-1",
+        "trainer.save_freq=-1", "actor_rollout_ref.actor.optim.lr=0", "method=grpo",
+    )  # fmt: skip
+    run.start()
+    assert run.wait(START_S + STEP_S) == 0, run.tail()
+    row = rows(run)[-1]
+    assert abs(row["actor/log_ratio_max"]) < 1e-4
+    assert abs(row["actor/log_ratio_min"]) < 1e-4
+    arrays, _ = read_position_stats(run.directory / "position_stats" / "step_1.npz")
+    std = PositionStats.from_arrays(arrays).positions.std.numpy()
+    assert np.nanmax(std) < 1e-4
+    assert row["actor/grad_norm"] > 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", ["VLLM::EngineCore", "ray::WorkerDict"])
+def test_a_crashed_worker_ends_the_run_with_an_error(new_run: Callable[..., Run], victim: str) -> None:
+    run = new_run("trainer.total_training_steps=50", "trainer.val_before_train=false", "trainer.save_freq=-1")
+    run.start()
+    run.wait_until(lambda: (run.directory / "position_stats" / "step_1.npz").exists(), START_S + STEP_S)
+    killed = [process for process in run.processes() if process.cmdline()[:1] and victim in process.cmdline()[0]]
+    assert killed, [process.cmdline()[:1] for process in run.processes()]
+    killed[0].kill()
+    assert run.wait(120) != 0
+    run.wait_for_no_process(60)
+    manifest = RunDirectory(run.directory).manifest()
+    assert manifest["state"] == "failed"
+    assert manifest["error"]
