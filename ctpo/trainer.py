@@ -224,7 +224,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Only what a record holds: numbers as Python numbers."""
     scalars = {}
     for name, value in row.items():
-        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.size(value) == 1:
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.asarray(value).size == 1:
             value = value.item()
         if isinstance(value, int | float | bool | str):
             scalars[name] = value

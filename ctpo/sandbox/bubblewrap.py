@@ -17,20 +17,26 @@ OLDEST = (0, 8, 0)  # the first with --disable-userns
 STDIN, STDOUT, STDERR, STARTED, SECCOMP = range(5)  # descriptors that bubblewrap is started with
 
 
-def find_bubblewrap() -> tuple[str, str]:
-    """Path and version of bubblewrap; raises SandboxUnavailable when there is none or it is too old."""
-    path = shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin") or shutil.which("bwrap")
-    if path is None:
+def find_bubblewrap(system: str = "/usr/bin:/usr/local/bin:/bin") -> tuple[str, str]:
+    """Path and version of the first bubblewrap on PATH, then in `system`, that is new enough.
+
+    Raises SandboxUnavailable when there is none, naming those that are too old.
+    """
+    found = {shutil.which("bwrap"), *(shutil.which("bwrap", path=folder) for folder in system.split(":"))}
+    too_old = []
+    for path in sorted(filter(None, found), key=lambda p: p != shutil.which("bwrap")):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", said.stdout)
+        if numbers and tuple(map(int, numbers.groups())) >= OLDEST:
+            return path, numbers[0]
+        too_old.append(f"{path} ({said.stdout.strip() or 'not bubblewrap'})")
+    if not too_old:
         raise SandboxUnavailable(f"sandbox: bubblewrap is not installed: {INSTALL_HINT}")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
-    version = tuple(map(int, numbers.groups())) if numbers else ()
-    if version < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise SandboxUnavailable(
-            f"sandbox: {path} is {said.strip() or 'no bubblewrap'}; needs {oldest} or newer: {INSTALL_HINT}"
-        )
-    return path, ".".join(map(str, version))
+    oldest = ".".join(map(str, OLDEST))
+    raise SandboxUnavailable(
+        f"sandbox: it needs bubblewrap {oldest} or newer, not {', '.join(too_old)}: {INSTALL_HINT}; "
+        "where that is older still, build it (github.com/containers/bubblewrap) and put it on PATH"
+    )
 
 
 def layout_arguments(layout: Layout) -> list[str]:

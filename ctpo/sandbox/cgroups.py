@@ -88,7 +88,7 @@ def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
 
 
 def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
-    """Make the group of worker `slot` of this process, with `limits` set. Raises OSError and leaves nothing."""
+    """Make the group of worker `slot` of this process, with `limits` set. Raises OSError."""
     name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
     group = Cgroup(home.version, home.memory / name, home.pids / name)
     size = str(limits.memory_mb << 20)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from ctpo.sandbox import protocol
+from ctpo.sandbox.bubblewrap import find_bubblewrap
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, cut_middle
 from ctpo.sandbox.runtime import find_packages
@@ -28,7 +29,13 @@ class _Launcher:
     """A launcher process and this side of its control socket."""
 
     def __init__(self, limits: Limits, concurrency: int) -> None:
-        config = {"packages": find_packages(), "limits": asdict(limits), "concurrency": concurrency}
+        config = {
+            "packages": find_packages(),
+            # Found here because the launcher has no PATH.
+            "bubblewrap": find_bubblewrap(),
+            "limits": asdict(limits),
+            "concurrency": concurrency,
+        }
         home = str(Path(__file__).resolve().parents[2])
         start = (
             "import sys; sys.path.append(sys.argv.pop(1)); "
@@ -207,7 +214,7 @@ def require_isolation() -> str:
 
 
 async def _prove() -> str:
-    if sys.platform != "linux":
+    if not sys.platform.startswith("linux"):
         raise SandboxUnavailable(
             f"sandbox: isolation needs Linux namespaces, this is {sys.platform}: run on Linux"
         )
@@ -238,7 +245,8 @@ def _advice(complaint: str) -> str:
         with contextlib.suppress(OSError):
             if Path(path).read_text().strip() == blocking:
                 return f"sandbox: bubblewrap cannot isolate ({complaint}); allow it: {remedy}"
-    inside = (
-        "; in a container, start it with user namespaces allowed" if os.path.exists("/.dockerenv") else ""
+    inside = "; start the container with user namespaces allowed" if os.path.exists("/.dockerenv") else ""
+    return (
+        f"sandbox: bubblewrap cannot isolate ({complaint}); the host must allow user namespaces "
+        f"(sysctl user.max_user_namespaces, also of the namespaces around this one){inside}"
     )
-    return f"sandbox: bubblewrap cannot isolate ({complaint}); the host must allow user namespaces{inside}"

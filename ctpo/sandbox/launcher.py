@@ -43,14 +43,15 @@ class _Prepared:
 
 
 def main(argv: list[str]) -> int:
-    """`argv`: descriptor of the control socket, configuration as JSON (packages, limits, concurrency)."""
+    """`argv`: descriptor of the control socket, configuration as JSON (see `client`)."""
     control = socket.socket(fileno=int(argv[0]))
     control.set_inheritable(False)
     config = json.loads(argv[1])
+    limits = Limits(**config["limits"])
     client = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's to handle
     try:
-        prepared = _prepare(config["packages"], Limits(**config["limits"]), config["concurrency"])
+        prepared = _prepare(config["bubblewrap"], config["packages"], limits, config["concurrency"])
     except (SandboxUnavailable, OSError) as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return 1
@@ -63,8 +64,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prepare(packages: dict[str, str], limits: Limits, concurrency: int) -> _Prepared:
-    path, version = bubblewrap.find_bubblewrap()
+def _prepare(bwrap: tuple[str, str], packages: dict[str, str], limits: Limits, concurrency: int) -> _Prepared:
+    path, version = bwrap
     bpf = seccomp.filter_program()
     layout = build_layout(packages)
     root = os.geteuid() == 0

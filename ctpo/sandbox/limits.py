@@ -12,7 +12,7 @@ class Limits:
 
     wall_s: seconds from the start of the isolated process to its end.
     cpu_s: CPU seconds of each process of the call (whole seconds; fractions are rounded up).
-    memory_mb: MiB of all processes of the call together.
+    memory_mb: MiB of all processes of the call together; importing numpy, scipy and sympy takes about 180.
     output_bytes: bytes kept of stdout, and as many of stderr; writing more ends the call.
     processes: processes and threads alive at once.
     file_mb: MiB of the largest file, and of the whole scratch directory.
@@ -28,7 +28,6 @@ class Limits:
     file_mb: int = 32
 
     def __post_init__(self) -> None:
-        # numpy, scipy and sympy together need about 180 MiB of private memory.
         least = {
             "wall_s": 0.05,
             "cpu_s": 0.05,

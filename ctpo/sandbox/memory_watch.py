@@ -25,7 +25,7 @@ class Watch:
 
     def exceeded(self) -> bool:
         """Whether the processes hold more than the limit, each shared page counted once over its sharers."""
-        pids = list(_descendants(os.getpid()))
+        pids = list(descendants(os.getpid()))
         # Resident sizes count shared pages in every process: an upper bound that is cheap to read.
         if sum(map(_resident, pids)) <= self._limit:
             return False
@@ -42,10 +42,11 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """Children of `pid`, their children, and so on."""
     for child in children_of(pid):
         yield child
-        yield from _descendants(child)
+        yield from descendants(child)
 
 
 def _resident(pid: int) -> int:

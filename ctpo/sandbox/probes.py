@@ -43,7 +43,7 @@ for family, address in ((socket.AF_INET, ("127.0.0.1", 22)), (socket.AF_INET, ("
 """
 _FILES = """
 import os
-for p in ("/etc/passwd", "/etc/shadow", "/proc/1/environ", "/proc/self/root/etc/passwd", "/root", "/home",
+for p in ("/etc/passwd", "/etc/shadow", "/proc/1/environ", "/proc/self/root/etc/passwd", "/home", "/opt",
           "/sys", "/var", "/run"):
     try:
         os.stat(p); print("BREACH", p)

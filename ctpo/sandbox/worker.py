@@ -99,6 +99,8 @@ class Worker:
         if pid == 0:
             try:
                 self._become_bubblewrap(source, [write for _, write in pipes])
+            except OSError as error:
+                os.write(STDERR, f"{self._arguments[0]}: {error}".encode())
             finally:
                 os._exit(127)
         os.close(source)
@@ -153,34 +155,34 @@ class Worker:
             call.stopped_for = "output"
 
     def _reap(self, call: _Call) -> bool:
-        """Take note of one dead child, if there is one. Raises ChildProcessError when no child is left."""
-        pid, status, used = os.wait4(-1, os.WNOHANG)
-        if pid == call.pid:
-            call.status = os.waitstatus_to_exitcode(status)
-        call.cpu_s = max(call.cpu_s, used.ru_utime + used.ru_stime)
-        return pid != 0
+        """Take note of every child that is dead; whether one is still alive."""
+        while True:
+            try:
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == call.pid:
+                call.status = os.waitstatus_to_exitcode(status)
+            call.cpu_s = max(call.cpu_s, used.ru_utime + used.ru_stime)
 
     def _bury(self, call: _Call) -> None:
         """Kill what is left of the call and wait until all of it is gone.
 
-        The death of the outer bubblewrap kills the first process of the pid namespace, and with it the
-        rest; that process then becomes our child (see `adopt_orphans`). If it died before the two were tied
+        The death of the outer bubblewrap kills the first process of the pid namespace, and with it the rest;
+        that process then becomes our child (see `adopt_orphans`). If it died before the two were tied
         together, the second is killed here.
         """
         if call.status is None:
             os.kill(call.pid, signal.SIGKILL)
         give_up = time.monotonic() + 0.2
-        try:
-            while True:
-                if self._reap(call):
-                    continue
-                if time.monotonic() > give_up:
-                    for pid in memory_watch.children_of(os.getpid()):
-                        os.kill(pid, signal.SIGKILL)
-                select.select([self._child_died], [], [], 0.01)
-                _drain(self._child_died)
-        except ChildProcessError:
-            return
+        while self._reap(call):
+            if time.monotonic() > give_up:
+                for pid in memory_watch.children_of(os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
+            select.select([self._child_died], [], [], 0.01)
+            _drain(self._child_died)
 
     def _note_start(self, call: _Call) -> None:
         try:
@@ -196,10 +198,11 @@ class Worker:
         used_up = call.cpu_s >= 0.9 * math.ceil(self._limits.cpu_s)
         if not call.started and not call.stopped_for and kills == self._kills_seen:
             return UNAVAILABLE
+        # A program can outlive those of its processes that the kernel killed, and wait for them in vain.
+        if kills != self._kills_seen or (status == OUT_OF_MEMORY and not call.stopped_for):
+            return "memory"
         if call.stopped_for:
             return call.stopped_for
-        if kills != self._kills_seen or status == OUT_OF_MEMORY:
-            return "memory"
         if died_of == signal.SIGXCPU or (died_of == signal.SIGKILL and used_up):
             return "timeout"
         if died_of:

@@ -1,0 +1,258 @@
+"""The parts that can be proved without a whole sandbox: filter, library closure, choice of cgroup."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctpo.sandbox import Limits, SandboxUnavailable, cgroups, client
+from ctpo.sandbox.elf import dependencies
+from ctpo.sandbox.probes import BREACH
+from ctpo.sandbox.protocol import pack_result, unpack_result
+from ctpo.sandbox.runtime import PACKAGES, build_layout, find_packages
+from ctpo.sandbox.seccomp import DENIED, filter_program
+
+UNDER_THE_FILTER = """
+import ctypes, errno, json, os, socket, sys
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+program = bytes.fromhex(sys.argv[1])
+class Filter(ctypes.Structure):
+    _fields_ = [("count", ctypes.c_ushort), ("at", ctypes.c_char_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(len(program) // 8, program)), 0, 0) == 0
+def attempt(number, *arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(number, *(list(arguments) + [0] * (6 - len(arguments))))
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else "done"
+print(json.dumps({name: attempt(number, *arguments) for name, number, *arguments in json.loads(sys.argv[2])}))
+"""
+
+
+def _under_the_filter(calls: list[list[object]]) -> dict[str, str]:
+    arguments = [filter_program().hex(), json.dumps(calls)]
+    said = subprocess.run(
+        [sys.executable, "-c", UNDER_THE_FILTER, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return json.loads(said.stdout)
+
+
+def _column() -> int:
+    return ["x86_64", "aarch64"].index(platform.machine())
+
+
+def test_the_kernel_refuses_every_call_on_the_list() -> None:
+    calls = [[name, numbers[_column()]] for name, numbers in DENIED.items() if numbers[_column()] is not None]
+    assert len(calls) > 60
+    answers = _under_the_filter(calls)
+    assert {name for name, answer in answers.items() if answer != "EPERM"} == set()
+
+
+def test_the_filter_looks_at_the_arguments_of_clone_socket_and_ioctl() -> None:
+    clone, clone3, socket, ioctl, getpid = [(56, 220), (435, 435), (41, 198), (16, 29), (39, 172)]
+    at = _column()
+    answers = _under_the_filter(
+        [
+            ["new user namespace", clone[at], 0x10000000],
+            ["new network namespace", clone[at], 0x40000000],
+            ["clone3", clone3[at], 0, 0],
+            ["tcp", socket[at], 2, 1],
+            ["vsock", socket[at], 40, 1],
+            ["netlink", socket[at], 16, 3],
+            ["unix", socket[at], 1, 1],
+            ["push back input", ioctl[at], 0, 0x5412],
+            ["terminal size", ioctl[at], 99, 0x5413],
+            ["getpid", getpid[at]],
+        ]
+    )
+    assert answers == {
+        "new user namespace": "EPERM",
+        "new network namespace": "EPERM",
+        "clone3": "ENOSYS",
+        "tcp": "EAFNOSUPPORT",
+        "vsock": "EAFNOSUPPORT",
+        "netlink": "EAFNOSUPPORT",
+        "unix": "done",
+        "push back input": "EPERM",
+        "terminal size": "EBADF",
+        "getpid": "done",
+    }
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x32 is an x86_64 affair")
+def test_a_call_through_the_x32_door_kills_the_process() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as died:
+        _under_the_filter([["x32 getpid", 0x40000000 + 39]])
+    assert died.value.returncode == -31  # SIGSYS
+
+
+def test_the_filter_is_for_known_machines_only() -> None:
+    assert filter_program("aarch64") != filter_program("x86_64")
+    with pytest.raises(SandboxUnavailable, match="riscv64"):
+        filter_program("riscv64")
+
+
+def test_syscall_numbers_agree_with_the_kernel_headers_where_these_are_installed() -> None:
+    header = Path("/usr/include/asm-generic/unistd.h")
+    if not header.exists():
+        pytest.skip("no kernel headers")
+    words = [line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR")]
+    known = {w[1].replace("3264", "").removeprefix("__NR_"): int(w[2]) for w in words if w[2].isdecimal()}
+    ours = {name: numbers[1] for name, numbers in DENIED.items() if numbers[1] is not None}
+    assert {n: k for n, k in ours.items() if known.get(n, k) != k} == {}
+    assert len(ours.keys() & known.keys()) > 50
+
+
+def test_elf_dependencies_are_those_that_ldd_finds() -> None:
+    interpreter = Path(sys.executable).resolve()
+    loader, libraries = dependencies(interpreter)
+    listed = subprocess.run(["ldd", str(interpreter)], capture_output=True, text=True, check=True).stdout
+    assert loader is not None
+    assert loader in listed
+    assert libraries
+    assert all(name in listed for name in libraries)
+
+
+def test_what_is_not_elf_has_no_dependencies(tmp_path: Path) -> None:
+    file = tmp_path / "script.so"
+    for content in (b"", b"INPUT(-lc)", b"\x7fELF\x01\x01" + bytes(80)):
+        file.write_bytes(content)
+        assert dependencies(file) == (None, ())
+
+
+def test_the_layout_binds_the_interpreter_the_packages_and_single_libraries_only() -> None:
+    layout = build_layout(find_packages())
+    folders = [place for source, place in layout.binds if os.path.isdir(source)]
+    allowed = {f"/packages/{name}{tail}" for name in PACKAGES for tail in ("", ".libs")}
+    assert set(folders) - allowed == {f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"}
+    assert all(os.path.exists(source) for source, _ in layout.binds)
+    files = {place for source, place in layout.binds if not os.path.isdir(source)}
+    assert not any("ssl" in place or "crypto" in place or "sqlite" in place for place in files)
+
+
+def _tree(root: Path, own: str, kind: str, mount: Path) -> Path:
+    (root / "self").mkdir(parents=True)
+    (root / "self/mounts").write_text(f"{kind} {mount} {kind} rw 0 0\n")
+    (root / "self/cgroup").write_text(f"0::{own}\n")
+    return root
+
+
+def test_version_2_groups_go_below_the_nearest_ancestor_that_passes_both_controllers_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree as systemd and Slurm lay it out; ordinary files: only the choice is tested."""
+    mount = tmp_path / "cgroup"
+    job = mount / "system.slice/slurmstepd.scope/job_1/step_0/user/task_0"
+    job.mkdir(parents=True)
+    for folder in (job, *job.parents):
+        if folder == mount or mount in folder.parents:
+            passes = "cpu memory pids" if folder.name in ("cgroup", "system.slice", "job_1") else "cpu"
+            (folder / "cgroup.subtree_control").write_text(passes if folder != job else "")
+    monkeypatch.setattr(cgroups, "_works", lambda _: True)
+    proc = _tree(tmp_path / "proc", f"/{job.relative_to(mount)}", "cgroup2", mount)
+    home = cgroups.find_home(proc)
+    nearest = mount / "system.slice/slurmstepd.scope/job_1"
+    assert home == cgroups.CgroupHome(2, nearest, nearest)
+
+
+def test_version_2_limits_are_written_to_the_files_of_version_2(tmp_path: Path) -> None:
+    group = cgroups.make(cgroups.CgroupHome(2, tmp_path, tmp_path), "0", Limits(memory_mb=64, processes=8))
+    assert (group.memory / "memory.max").read_text() == str(64 << 20)
+    assert (group.memory / "pids.max").read_text() == "12"
+    (group.memory / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n")
+    assert group.out_of_memory_kills() == 2
+
+
+def test_no_cgroup_hierarchy_means_no_home(tmp_path: Path) -> None:
+    assert cgroups.find_home(_tree(tmp_path / "proc", "/", "tmpfs", tmp_path)) is None
+
+
+def test_sweeping_removes_the_groups_of_dead_processes_only(tmp_path: Path) -> None:
+    home = cgroups.CgroupHome(2, tmp_path, tmp_path)
+    alive = cgroups.make(home, "0", Limits()).memory
+    dead = tmp_path / "ctpo-sandbox-4194304-1-0"
+    reused = tmp_path / f"ctpo-sandbox-{os.getpid()}-1-0"
+    other = tmp_path / "somebody-elses"
+    for folder in (dead, reused, other):
+        folder.mkdir()
+    cgroups.sweep(home)
+    assert {p for p in tmp_path.iterdir() if p.is_dir()} == {alive, other}
+
+
+def test_an_answer_that_is_not_whole_counts_as_none() -> None:
+    answer = pack_result("ok", 0.25, b"out", b"err")
+    assert unpack_result(answer) == ("ok", 0.25, b"out", b"err")
+    assert [unpack_result(answer[:n]) for n in range(len(answer))] == [None] * len(answer)
+
+
+@pytest.mark.parametrize(
+    ("switch", "value", "remedy"),
+    [
+        ("unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        ("max_user_namespaces", "0", "user.max_user_namespaces=15000"),
+        ("apparmor_restrict_unprivileged_userns", "1", "AppArmor profile for bwrap"),
+    ],
+)
+def test_the_advice_names_the_switch_that_blocks(
+    switch: str, value: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self: value if self.name == switch else read(self))
+    assert remedy in client._advice("bwrap: No permissions to create new namespace")
+
+
+ORDINARY_USER = """
+import ctypes, os, sys
+keep, uid = sys.argv[1].split(":"), 1_000_100_000
+libc = ctypes.CDLL(None, use_errno=True)
+def mount(source, target, kind, flags):
+    if libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), None):
+        raise OSError(ctypes.get_errno(), f"mount {source} {target}")
+assert libc.unshare(0x20000) == 0
+mount("none", "/", None, 0x44000)
+# An empty, readable folder over each ancestor that the user may not enter, what to keep goes below.
+held = {path: os.open(path, os.O_PATH) for path in keep}
+for path in keep:
+    parts = path.split("/")
+    for depth in range(2, len(parts)):
+        folder = "/".join(parts[:depth])
+        if os.path.exists(folder) and not os.stat(folder).st_mode & 1:
+            mount("none", folder, b"tmpfs", 0)
+            os.chmod(folder, 0o755)
+    if not os.path.exists(path):
+        os.makedirs(path)
+        mount(f"/proc/self/fd/{held[path]}", path, None, 4096)
+os.setgroups([]); os.setgid(uid); os.setuid(uid)
+os.chdir("/")
+environment = {"PYTHONPATH": keep[-1], "PYTHONDONTWRITEBYTECODE": "1"}
+os.execve(sys.argv[2], sys.argv[2:], environment)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="already an ordinary user: every other test covers it")
+def test_the_doctor_finds_every_probe_contained_as_an_ordinary_user_too() -> None:
+    repository = str(Path(client.__file__).resolve().parents[2])
+    doctor = [sys.executable, "-m", "ctpo.sandbox", "doctor", "--calls", "5"]
+    keep = [sys.base_prefix, sys.prefix, repository]
+    said = subprocess.run(
+        [sys.executable, "-c", ORDINARY_USER, ":".join(keep), *doctor],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "as uid 1000100000" in said.stdout
+    assert BREACH not in said.stdout
+    assert said.stdout.splitlines()[-1].startswith("OK: ")
