@@ -1,0 +1,1 @@
+"""Figures, tables and verdicts from run records (`ctpo.records`). Reads, never trains; needs no torch."""

@@ -1,7 +1,7 @@
 """verl's FSDP actor configuration with the fields that a method needs.
 
-Selected by `actor_rollout_ref.actor._target_: ctpo.actor_config.MethodActorConfig`; verl's own class refuses fields
-it does not know.
+Selected by `actor_rollout_ref.actor._target_: ctpo.actor_config.MethodActorConfig`; verl's own class refuses
+fields it does not know.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 from verl.workers.config import FSDPActorConfig
 
 from ctpo.methods import Method, MethodError, configure
-
-_POSITIVE = ("max_position", "bin_width", "folds", "max_updates")
+from ctpo.position_moments import Layout
 
 
 @dataclass(frozen=True)
 class PositionStatsConfig:
     """Size of the position statistics. All are positive integers.
 
-    `max_position`: last position recorded on its own (model tokens); `bin_width`: positions per bin, at most 255;
+    `max_position`: last position recorded (model tokens); `bin_width`: positions per bin, a multiple of 8;
     `folds`: prompt folds of the jackknife; `max_updates`: most mini-batch updates in a step.
     """
 
@@ -32,24 +31,29 @@ class PositionStatsConfig:
     max_updates: int = 16
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise MethodError(f"method.position_stats.{name}: expected a positive integer, got {value!r}")
-        if self.bin_width > 255:
-            raise MethodError(f"method.position_stats.bin_width: at most 255, got {self.bin_width}")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise MethodError(
+                    f"method.position_stats.{item.name}: expected a positive integer, got {value!r}"
+                )
+        try:
+            Layout(windows=(), **dataclasses.asdict(self))
+        except ValueError as error:
+            raise MethodError(f"method.{error}") from None
 
 
 @dataclass
 class MethodActorConfig(FSDPActorConfig):
     """`FSDPActorConfig` plus `method`, the composed `method` node of the run's configuration.
 
-    `method` is `{name, window: {...}, dual_clip: {...}, position_stats: {...}}`; all but `name` may be left out.
-    It is checked here, so that a wrong setting stops the run before any model is loaded. `observer` is set by the
-    worker (see `ctpo.policy_loss.LossObserver`) and is not a setting.
+    `method` is `{name, window: {...}, dual_clip: {...}, position_stats: {...}}`; all but `name` may be left
+    out. It is checked here, so that a wrong setting stops the run before any model is loaded. `observer` is
+    set by the worker (see `ctpo.policy_loss.LossObserver`) and is not a setting.
 
     Raises:
-        MethodError: `method` names an unknown method, part or field, or contradicts `loss_agg_mode` or `loss_mode`.
+        MethodError: `method` names an unknown method, part or field, or contradicts `loss_agg_mode` or
+        `loss_mode`.
     """
 
     _mutable_fields = FSDPActorConfig._mutable_fields | {"observer"}
@@ -59,7 +63,8 @@ class MethodActorConfig(FSDPActorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        method, loss_mode = self.resolved_method, self.policy_loss.loss_mode
+        self._resolved_method = method_from_config(self.method)
+        method, loss_mode = self._resolved_method, self.policy_loss.loss_mode
         if loss_mode != f"ctpo/{method.name}":
             raise MethodError(
                 f"actor.policy_loss.loss_mode is {loss_mode!r} but method.name is {method.name!r}; "
@@ -75,7 +80,7 @@ class MethodActorConfig(FSDPActorConfig):
     @property
     def resolved_method(self) -> Method:
         """The method with this configuration's overrides."""
-        return method_from_config(self.method)
+        return self._resolved_method
 
     @property
     def position_stats(self) -> PositionStatsConfig:

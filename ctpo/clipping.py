@@ -1,8 +1,8 @@
 """Clip windows: for each position of a response, the interval of log-ratios that is left alone.
 
-Positions are 1-based and count model tokens only. A window never depends on data, so that the same window can be
-asked what it would have clipped in a run that used another one. Every window contains log-ratio 0 (ratio 1): an
-unchanged policy is never clipped.
+Positions are 1-based and count model tokens only. A window never depends on data, so that the same window can
+be asked what it would have clipped in a run that used another one. Every window contains log-ratio 0 (ratio
+1): an unchanged policy is never clipped.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ def _bound_dtype(positions: Tensor) -> torch.dtype:
 
 def _constant(value: float, positions: Tensor) -> Tensor:
     # A fill, not a copy from the host: nothing waits for the device.
-    return torch.full((), value, dtype=_bound_dtype(positions), device=positions.device).expand(positions.shape)
+    bound = torch.full((), value, dtype=_bound_dtype(positions), device=positions.device)
+    return bound.expand(positions.shape)
 
 
-def power_of_position(scale: float, power: float, positions: Tensor) -> Tensor:
-    """`scale * position ** power`; `positions` 0 (before the first model token) counts as 1."""
-    return positions.clamp(min=1).to(_bound_dtype(positions)).pow_(power).mul_(scale)
+def _power(positions: Tensor, power: float) -> Tensor:
+    # Position 0, before the first model token, counts as 1: any bound will do there.
+    return positions.to(_bound_dtype(positions)).clamp(min=1).pow_(power)
 
 
 @dataclass(frozen=True)
 class RatioWindow:
-    """The same ratio interval `[low, high]` at every position, `0 < low <= 1 <= high`: PPO's kind of clipping."""
+    """The same ratio interval `[low, high]` at every position, `0 < low <= 1 <= high`, as in PPO."""
 
     low: float
     high: float
@@ -47,7 +48,7 @@ class RatioWindow:
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= 1.0 <= self.high < math.inf:
             raise ValueError(
-                f"window: low={self.low}, high={self.high} must satisfy 0 < low <= 1 <= high (bounds of the ratio)"
+                f"window: low={self.low}, high={self.high} must satisfy 0 < low <= 1 <= high (ratios)"
             )
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ class LogWindow:
     def __post_init__(self) -> None:
         if not -math.inf < self.low <= 0.0 <= self.high < math.inf:
             raise ValueError(
-                f"window: low={self.low}, high={self.high} must satisfy low <= 0 <= high (bounds of the log-ratio)"
+                f"window: low={self.low}, high={self.high} must satisfy low <= 0 <= high (log-ratios)"
             )
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ class LogWindow:
 
 @dataclass(frozen=True)
 class PositionAdaptiveWindow:
-    """`[-eps_low * t**power, +eps_high * t**power]` in log space at position t (arXiv 2605.07331, CTPO's clipping)."""
+    """`[-eps_low * t**power, +eps_high * t**power]` in log space at position t (CTPO, arXiv 2605.07331)."""
 
     eps_low: float
     eps_high: float
@@ -83,14 +84,18 @@ class PositionAdaptiveWindow:
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.eps_low < math.inf and 0.0 <= self.eps_high < math.inf):
-            raise ValueError(f"window: eps_low={self.eps_low}, eps_high={self.eps_high} must be finite and at least 0")
+            raise ValueError(
+                f"window: eps_low={self.eps_low}, eps_high={self.eps_high} must be finite and at least 0"
+            )
         if not 0.0 <= self.power <= 2.0:
-            raise ValueError(f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's)")
+            raise ValueError(
+                f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's)"
+            )
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(-eps_low * t**power, eps_high * t**power)` for positions `t`."""
-        growth = power_of_position(1.0, self.power, positions)
-        return growth * -self.eps_low, growth * self.eps_high
+        growth = _power(positions, self.power)
+        return growth * -self.eps_low, growth.mul_(self.eps_high)
 
 
 @dataclass(frozen=True)
@@ -111,4 +116,4 @@ class DualClip:
 
     def log_ceiling(self, positions: Tensor) -> Tensor:
         """`scale * t**power` for positions `t`."""
-        return power_of_position(self.scale, self.power, positions)
+        return _power(positions, self.power).mul_(self.scale)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctpo.log_ratios import token_positions, with_slope
+from ctpo.log_ratios import mask_bits, masked, token_increments, token_positions, wide_dtype, with_slope
 
 if TYPE_CHECKING:
     from ctpo.methods import Method
@@ -31,10 +31,12 @@ class Surrogate:
     """`A > 0` and log-ratio above the window: no gradient."""
     clipped_low: Tensor
     """`A < 0` and log-ratio below the window: no gradient."""
+    token_log_ratio: Tensor
+    """`d_t`, whatever the method's log-ratio."""
     positions: Tensor
     """`token_positions(response_mask)`."""
     dual_clipped: Tensor | None = None
-    """`A < 0` and log-ratio above the dual clip's ceiling: no gradient. None for methods without a dual clip."""
+    """`A < 0` and log-ratio above the dual clip's ceiling: no gradient. None if the method has none."""
 
 
 def clipped_surrogate(
@@ -49,29 +51,50 @@ def clipped_surrogate(
         response_mask: of the same shape, bool or 0/1: 1 for tokens that the model generated.
 
     The gradient is `rho_t A_t grad log pi(a_t|s_t)` where a token is not clipped (Proposition 1 of arXiv
-    2605.07331), else 0. Where the log-ratio exceeds `MAX_LOG_RATIO` the surrogate is constant: gradient 0 as well.
-    `log_ratio` is reported before that guard. NaN in a *model* token's log-probability is not hidden: a broken
-    model must be seen.
+    2605.07331), else 0. Where the log-ratio exceeds `MAX_LOG_RATIO` the surrogate is constant: gradient 0 as
+    well. NaN in a *model* token's log-probability is not hidden: a broken model must be seen.
     """
-    log_ratio = method.log_ratio(log_prob, old_log_prob, response_mask)
     with torch.no_grad():
-        values = log_ratio.detach()
-        mask = response_mask.bool()
+        bits = mask_bits(response_mask, wide_dtype(log_prob, old_log_prob))
+        increments = token_increments(log_prob, old_log_prob, bits)
+        values = method.log_ratio.accumulate(increments, bits)
         positions = token_positions(response_mask)
         low, high = method.window.log_bounds(positions)
-        positive, negative = advantages > 0, advantages < 0
-        clipped_high = (values > high).logical_and_(positive)
-        clipped_low = (values < low).logical_and_(negative)
-        # For A > 0 the minimum picks min(rho, e^high), for A < 0 it picks max(rho, e^low).
-        effective = torch.where(negative, torch.maximum(values, low), torch.minimum(values, high))
-        flat = clipped_high | clipped_low | (values > MAX_LOG_RATIO)
+        advantages = advantages.to(values.dtype)
+        candidates = clip_candidates(values, advantages)
+        effective = (values - candidates).add_(torch.clamp(candidates, low, high))
         dual_clipped = None
         if method.dual_clip is not None:
             ceiling = method.dual_clip.log_ceiling(positions)
-            dual_clipped = (values > ceiling).logical_and_(negative)
+            dual_clipped = exceeds(values, ceiling).logical_and_(advantages < 0)
             effective = torch.where(dual_clipped, ceiling, effective)
-            flat |= dual_clipped
-        surrogate = effective.clamp_(max=MAX_LOG_RATIO).exp_() * advantages
-        surrogate = torch.where(mask, surrogate, 0.0)
-        slope = surrogate.masked_fill(flat, 0.0)
-    return Surrogate(with_slope(log_ratio, surrogate, slope), values, clipped_high, clipped_low, positions, dual_clipped)
+        effective.clamp_(max=MAX_LOG_RATIO)
+        surrogate = masked(effective.exp().mul_(advantages), bits)
+        # Neither clipped nor guarded: the only tokens whose surrogate moves with their log-probability.
+        slope = effective.eq_(values).mul_(surrogate)
+    return Surrogate(
+        objective=with_slope(log_prob, surrogate, slope),
+        log_ratio=values,
+        clipped_high=exceeds(candidates, high),
+        clipped_low=exceeds(low, candidates),
+        token_log_ratio=increments,
+        positions=positions,
+        dual_clipped=dual_clipped,
+    )
+
+
+def clip_candidates(log_ratio: Tensor, advantages: Tensor) -> Tensor:
+    """The log-ratio where its sign is the advantage's, else 0: what a window could clip.
+
+    `min(rho A, clip(rho) A)` clips high only where A > 0 and low only where A < 0, and every window contains
+    0.
+    """
+    sign = torch.sign(advantages)
+    return (sign * log_ratio).add_(log_ratio.abs()).mul_(sign).mul_(0.5)
+
+
+def exceeds(left: Tensor, right: Tensor) -> Tensor:
+    """`left > right` as bool, `right` broadcast to `left` or the other way round."""
+    # torch compares into floats with vector instructions, into bools one by one: six times slower on a CPU.
+    full = left if left.shape == torch.broadcast_shapes(left.shape, right.shape) else right
+    return torch.gt(left, right, out=torch.empty_like(full, dtype=torch.float32)).bool()

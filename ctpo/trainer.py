@@ -120,7 +120,10 @@ class RecordingTrainer(PPOTrainerSync):
         batch = super()._update_actor(batch, metrics)
         if record:
             stats = merge_ranks(self.actor_rollout_wg.take_position_stats())
-            meta = {"method": self.config.method.name, "aggregation": self.config.actor_rollout_ref.actor.loss_agg_mode}
+            meta = {
+                "method": self.config.method.name,
+                "aggregation": self.config.actor_rollout_ref.actor.loss_agg_mode,
+            }
             self.records.write_position_stats(self.global_steps, stats.to_arrays(), meta)
             metrics.update(position_metrics(stats))
         return batch
@@ -147,7 +150,9 @@ class RecordingTrainer(PPOTrainerSync):
         if step > 0 and not logged:
             draft = Path(self.config.trainer.default_local_dir) / f"global_step_{step}" / DRAFT_FILE
             self._draft_row = json.loads(draft.read_text())
-        validate = not logged and (self.config.trainer.val_before_train if step == 0 else self._validation_due(step))
+        validate = not logged and (
+            self.config.trainer.val_before_train if step == 0 else self._validation_due(step)
+        )
         if self._draft_row and not validate:
             self.records.append_metrics(step, self._draft_row)
         with open_dict(self.config):
@@ -177,8 +182,14 @@ class RecordingTrainer(PPOTrainerSync):
         self._refuse_losses("validation at", drawn, sum(expected_acc_counts.values()))
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
-        numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
-        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
+        numeric = {
+            name: reward_extra_infos_dict[name]
+            for name in ("reward", "acc")
+            if name in reward_extra_infos_dict
+        }
+        return super()._val_metrics_update(
+            data_sources, sample_uids, numeric, sample_turns, expected_acc_counts
+        )
 
 
 class _RecordedTracking:
@@ -206,7 +217,11 @@ def position_metrics(stats: PositionStats) -> dict[str, float]:
     """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
     total = stats.positions.count.sum().clamp(min=1)
     metrics = {}
-    for name, window in [("own", None), ("fixed", stats.layout.windows[0]), ("adaptive", stats.layout.windows[1])]:
+    for name, window in [
+        ("own", None),
+        ("fixed", stats.layout.windows[0]),
+        ("adaptive", stats.layout.windows[1]),
+    ]:
         high, low = stats.positions.clip_counts(window)
         metrics[f"position/clip_fraction_{name}"] = ((high.sum() + low.sum()) / total).item()
     return metrics

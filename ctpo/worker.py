@@ -29,12 +29,12 @@ class RecordingTrainingWorker(TrainingWorker):
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         if self.recorder is not None:
-            self.recorder.update_index = -1
+            self.recorder.begin_step()
         return super().train_mini_batch(data)
 
     def train_batch(self, data: TensorDict) -> TensorDict:
         if self.recorder is not None:
-            self.recorder.update_index += 1
+            self.recorder.begin_update()
         return super().train_batch(data)
 
 

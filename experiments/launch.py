@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
-from ctpo.records import ConfigMismatch, RecordError, RunDirectory
+from ctpo.records import RecordError, RunDirectory
 from ctpo.records.progress import set_phase
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
@@ -44,13 +44,12 @@ def launch(config: DictConfig) -> None:
     _stop_on(preflight.check_inputs(config))
     records = RunDirectory(config.run.dir)
     try:
-        if records.state == "finished":
-            records.check_config(resolved(config))
-            print(f"already finished: {config.run.dir}")
-            return
-        records.open_for_training(resolved(config), seeds={"run": config.run.seed})
-    except (ConfigMismatch, RecordError) as error:
+        state = records.open_for_training(resolved(config), seeds={"run": config.run.seed})
+    except RecordError as error:
         _stop_on([str(error)])
+    if state == "finished":
+        print(f"already finished: {config.run.dir}")
+        return
     _train(config, records)
 
 
@@ -62,16 +61,12 @@ def _stop_on(problems: list[str]) -> None:
 
 
 def _prepare(config: DictConfig) -> None:
-    """Fill in what `prepare` makes. Where it lies may change between restarts of a run; what it is may not."""
+    """Fill in the paths that `prepare` makes; the names of what is cached carry a hash of their content."""
     model, data = prepare.prepare_model(config), prepare.prepare_dataset(config)
     with open_dict(config):
         config.actor_rollout_ref.model.path = str(model)
         config.data.train_files = [str(path) for path in data.train]
         config.data.val_files = [str(path) for path in data.test]
-        config.run.inputs = {
-            "model": model.name,
-            "data": [f"{path.parent.name}/{path.name}" for path in (*data.train, *data.test)],
-        }
 
 
 def _train(config: DictConfig, records: RunDirectory) -> None:
@@ -85,8 +80,9 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
             _run_verl(OmegaConf.create(resolved(config)))
         except BaseException as error:
             traceback.print_exc()
-            records.finish("failed", error=_last_line(error))
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            records.finish("interrupted" if interrupted else "failed", error=_last_line(error))
+            if interrupted:
                 raise
             raise RunFailed(f"{_last_line(error)}\nthe whole log: {log}") from None
     records.finish("finished")
@@ -96,7 +92,12 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
 def _run_environment(config: DictConfig) -> dict[str, str]:
     """wandb mirrors the records: offline without a key, one wandb run for a run however often it restarts."""
     identity = config.trainer.experiment_name
-    variables = {environment.RUN_ENV: config.run.dir, "WANDB_DIR": config.run.dir, "WANDB_RUN_ID": identity, "WANDB_RESUME": "allow"}
+    variables = {
+        environment.RUN_ENV: config.run.dir,
+        "WANDB_DIR": config.run.dir,
+        "WANDB_RUN_ID": identity,
+        "WANDB_RESUME": "allow",
+    }
     if not os.environ.get("WANDB_API_KEY"):
         variables["WANDB_MODE"] = os.environ.get("WANDB_MODE", "offline")
     return variables

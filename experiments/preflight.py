@@ -63,7 +63,11 @@ def _values(config: DictConfig) -> Iterator[str]:
 
 def _batches(config: DictConfig) -> Iterator[str]:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    prompts, mini, processes = config.data.train_batch_size, actor.ppo_mini_batch_size, config.trainer.n_gpus_per_node
+    prompts, mini, processes = (
+        config.data.train_batch_size,
+        actor.ppo_mini_batch_size,
+        config.trainer.n_gpus_per_node,
+    )
     if prompts % mini:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}: does not divide data.train_batch_size={prompts}; "

@@ -6,6 +6,7 @@ there would leave the shim silently unapplied (weight sync then fails and the tr
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 
@@ -21,9 +22,15 @@ def register() -> None:
     import vllm.model_executor.layers.utils as layer_utils
 
     if not hasattr(layer_utils, "dispatch_cpu_unquantized_gemm"):
-        raise RuntimeError("ctpo: this vLLM has no dispatch_cpu_unquantized_gemm; weight sync on the CPU would hang")
+        raise RuntimeError(
+            "ctpo: this vLLM has no dispatch_cpu_unquantized_gemm; weight sync on the CPU would hang"
+        )
 
     def keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     layer_utils.dispatch_cpu_unquantized_gemm = keep_weight
+    if multiprocessing.current_process().name.startswith("EngineCore"):
+        # vLLM's own default on the CPU, which it gives up inside a Ray actor; the engine core is none, but
+        # inherits the choice. A forked worker need not import torch and vLLM again (10 s).
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"

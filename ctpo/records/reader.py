@@ -75,16 +75,16 @@ class RunRecord:
         """One row per step, in order. Of a step recorded twice the later row counts; that is a problem."""
         rows, problems = read_lines(self.path / "metrics.jsonl")
         for message in problems:
-            self._problem("malformed", message)
+            self.add_problem("malformed", message)
         by_step = {row["step"]: row for row in rows}
         if len(by_step) < len(rows):
-            self._problem(
+            self.add_problem(
                 "malformed", f"metrics.jsonl has {len(rows) - len(by_step)} steps twice: the later row counts"
             )
         steps = sorted(by_step)
         gaps = sorted(set(range(steps[0], steps[-1])) - by_step.keys()) if steps else []
         if gaps:
-            self._problem(
+            self.add_problem(
                 "malformed", f"metrics.jsonl lacks {len(gaps)} steps in between, the first is {gaps[0]}"
             )
         return [by_step[step] for step in steps]
@@ -122,7 +122,7 @@ class RunRecord:
             return None
         twice = int(frame.duplicated(["problem_id", "sample_index"]).sum())
         if twice:
-            self._problem(
+            self.add_problem(
                 "malformed", f"{path.relative_to(self.path)} has {twice} samples twice: the file is left out"
             )
             return None
@@ -132,10 +132,11 @@ class RunRecord:
         try:
             return reader(path)
         except RecordError as error:
-            self._problem("malformed", f"{str(error).replace(f'{self.path}/', '')}: left out")
+            self.add_problem("malformed", f"{str(error).replace(f'{self.path}/', '')}: left out")
             return None
 
-    def _problem(self, kind: str, message: str) -> None:
+    def add_problem(self, kind: str, message: str) -> None:
+        """Notes, once, what is wrong with the run."""
         problem = Problem(self.name, kind, message)
         if problem not in self.problems:
             self.problems.append(problem)
@@ -184,16 +185,16 @@ def _check_state(run: RunRecord) -> None:
     recorded = run.manifest["config"].get("run", {})
     for key in ("sweep", "model", "method", "seed"):
         if key in recorded and recorded[key] != getattr(run, key):
-            run._problem(
+            run.add_problem(
                 "malformed", f"config says run.{key}={recorded[key]!r}; the folder says {getattr(run, key)!r}"
             )
     if run.state == "failed":
-        error = str(run.manifest["error"] or "no reason given").splitlines()[0]
-        run._problem("unfinished", f"failed after {done}: {error}")
+        error = str(run.manifest["error"] or "no reason given").splitlines()[0][:200]
+        run.add_problem("unfinished", f"failed after {done}: {error}")
     elif run.state != "finished":
-        run._problem("unfinished", f"state is {run.state!r}, {done}")
+        run.add_problem("unfinished", f"state is {run.state!r}, {done}")
     elif run.total_steps and (run.last_step or 0) < run.total_steps:
-        run._problem("malformed", f"says finished, but {done}")
+        run.add_problem("malformed", f"says finished, but {done}")
 
 
 def _steps(folder: Path) -> list[int]:

@@ -77,7 +77,10 @@ class Run:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(RUN_ENV) == str(self.directory) and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    process.environ().get(RUN_ENV) == str(self.directory)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

@@ -103,7 +103,9 @@ def test_a_crashed_worker_ends_the_run_with_an_error(new_run: Callable[..., Run]
     run = new_run("trainer.total_training_steps=50", "trainer.val_before_train=false", "trainer.save_freq=-1")
     run.start()
     run.wait_until(lambda: (run.directory / "position_stats" / "step_1.npz").exists(), START_S + STEP_S)
-    killed = [process for process in run.processes() if process.cmdline()[:1] and victim in process.cmdline()[0]]
+    killed = [
+        process for process in run.processes() if process.cmdline()[:1] and victim in process.cmdline()[0]
+    ]
     assert killed, [process.cmdline()[:1] for process in run.processes()]
     killed[0].kill()
     assert run.wait(120) != 0

@@ -110,7 +110,10 @@ def test_verl_reads_a_version_of_vllm() -> None:
 
 
 def test_entry_points_name_what_exists() -> None:
-    for group, wanted in {"verl.plugins": "ctpo.plugin", "vllm.general_plugins": "ctpo.platforms.vllm_cpu:register"}.items():
+    for group, wanted in {
+        "verl.plugins": "ctpo.plugin",
+        "vllm.general_plugins": "ctpo.platforms.vllm_cpu:register",
+    }.items():
         (entry,) = (entry for entry in entry_points(group=group) if entry.name == "ctpo")
         assert entry.value == wanted
         assert entry.load() is not None

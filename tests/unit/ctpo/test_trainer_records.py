@@ -22,7 +22,9 @@ def test_a_prompt_has_the_same_fold_wherever_it_is_computed() -> None:
 
 
 def test_folds_are_used_evenly() -> None:
-    counts = torch.bincount(torch.tensor([prompt_fold(torch.tensor([i, 2 * i]), 32) for i in range(6400)]), minlength=32)
+    counts = torch.bincount(
+        torch.tensor([prompt_fold(torch.tensor([i, 2 * i]), 32) for i in range(6400)]), minlength=32
+    )
     assert counts.min() > 120
     assert counts.max() < 290
 
@@ -61,10 +63,24 @@ def test_ranks_merge_to_the_sums_of_the_whole_batch() -> None:
     merged = merge_ranks(parts)
     assert torch.equal(merged.positions.std, whole.positions.std)
     assert position_metrics(merged) == position_metrics(whole)
-    outside = ((log_ratio > torch.tensor(5.0).log()) & (advantages > 0)) | ((log_ratio < torch.tensor(0.5).log()) & (advantages < 0))
-    assert position_metrics(merged)["position/clip_fraction_fixed"] == pytest.approx(outside.float().mean().item())
+    outside = ((log_ratio > torch.tensor(5.0).log()) & (advantages > 0)) | (
+        (log_ratio < torch.tensor(0.5).log()) & (advantages < 0)
+    )
+    assert position_metrics(merged)["position/clip_fraction_fixed"] == pytest.approx(
+        outside.float().mean().item()
+    )
 
 
 def test_only_scalars_enter_a_metrics_row() -> None:
-    row = _plain({"a": torch.tensor(1.5), "h": np.float64(0.5), "b": 2, "c": "x", "d": [1, 2], "e": {"f": 1}, "g": torch.ones(3)})
+    row = _plain(
+        {
+            "a": torch.tensor(1.5),
+            "h": np.float64(0.5),
+            "b": 2,
+            "c": "x",
+            "d": [1, 2],
+            "e": {"f": 1},
+            "g": torch.ones(3),
+        }
+    )
     assert row == {"a": 1.5, "h": 0.5, "b": 2, "c": "x"}

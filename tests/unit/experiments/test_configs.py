@@ -38,7 +38,12 @@ def composed(*overrides: str) -> DictConfig:
 @functools.cache
 def resolved(*overrides: str) -> dict[str, Any]:
     # Filled in by `prepare`, so absent from what is composed.
-    made = ("actor_rollout_ref.model.path=m", "data.train_files=t", "data.val_files=v", "+critic.model.path=m")
+    made = (
+        "actor_rollout_ref.model.path=m",
+        "data.train_files=t",
+        "data.val_files=v",
+        "+critic.model.path=m",
+    )
     config = composed(*overrides, *(item.lstrip("+") for item in made))
     return dict(flatten(OmegaConf.to_container(config, resolve=True)))
 
@@ -50,7 +55,10 @@ def own(name: str) -> bool:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"ctpo"}))
 def test_methods_differ_in_their_own_fields_alone(model: str, method: str) -> None:
-    reference, other = resolved(f"model={model}", "method=ctpo"), resolved(f"model={model}", f"method={method}")
+    reference, other = (
+        resolved(f"model={model}", "method=ctpo"),
+        resolved(f"model={model}", f"method={method}"),
+    )
     differing = {name for name in reference.keys() | other.keys() if reference.get(name) != other.get(name)}
     assert {name for name in differing if not own(name)} == set()
     assert "method.name" in differing
@@ -95,7 +103,9 @@ def test_actor_config_instantiates_as_verl_does_it(model: str) -> None:
     from verl.utils.config import omega_conf_to_dataclass
 
     values = composed(f"model={model}", "method=ctpo_fixed", "actor_rollout_ref.model.path=m")
-    actor = omega_conf_to_dataclass(OmegaConf.create(OmegaConf.to_container(values.actor_rollout_ref.actor, resolve=True)))
+    actor = omega_conf_to_dataclass(
+        OmegaConf.create(OmegaConf.to_container(values.actor_rollout_ref.actor, resolve=True))
+    )
     assert actor.resolved_method == METHODS["ctpo_fixed"]
     assert actor.position_stats.max_position == values.data.max_response_length
 
@@ -112,7 +122,10 @@ def test_the_default_request_is_in_order() -> None:
     ("override", "named"),
     [
         ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "ppo_mini_batch_size=3: does not divide"),
-        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=5", "ppo_micro_batch_size_per_gpu=5: does not divide"),
+        (
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=5",
+            "ppo_micro_batch_size_per_gpu=5: does not divide",
+        ),
         ("data.max_response_length=3000", "max_model_len=512"),
         ("data.train_batch_size=0", "data.train_batch_size=0: must be a whole number"),
         ("actor_rollout_ref.actor.optim.lr=-1", "optim.lr=-1"),
@@ -140,7 +153,9 @@ def test_missing_gpus_are_named_with_the_two_ways_on() -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    found = preflight.check_request(composed("data.train_batch_size=0", "method.window.power=7", "tir.max_turns=0"))
+    found = preflight.check_request(
+        composed("data.train_batch_size=0", "method.window.power=7", "tir.max_turns=0")
+    )
     assert len(found) >= 3
 
 
@@ -152,4 +167,7 @@ def test_a_response_beyond_the_models_context_is_refused(tmp_path: Path) -> None
     assert len(found) == 1
     assert "beyond the model's context of 300; use at most 204" in found[0]
     (tmp_path / "model.safetensors").unlink()
-    assert "lacks *.safetensors" in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]
+    assert (
+        "lacks *.safetensors"
+        in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]
+    )

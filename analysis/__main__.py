@@ -1,0 +1,125 @@
+"""Every table and figure of a sweep: ``python -m analysis --sweep demo``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from analysis import figures, style, tables
+from analysis.artifacts import Artifact
+from analysis.inputs import NothingToShow, Sweep
+from analysis.report import html_report
+
+PROJECT = Path(__file__).resolve().parents[1]
+DEFAULT_SWEEP = "demo"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 if anything was written, 1 if there was nothing to write."""
+    options = _parser().parse_args(arguments)
+    sweep = Sweep.load(options.runs, options.sweep, options.steps)
+    _print_found(sweep)
+    if not sweep.found.runs:
+        print(f"error: no run of sweep {options.sweep!r} under {options.runs}; {_known_sweeps(options.runs)}")
+        return 1
+    command = _command(options)
+    made: list[Artifact] = []
+    left_out: list[str] = []
+    written: list[Path] = []
+    with style.applied():
+        for name, artifact in _artifacts(sweep):
+            if isinstance(artifact, NothingToShow):
+                left_out.append(f"{name}: {artifact}")
+                print(f"  left out  {left_out[-1]}")
+                continue
+            files = artifact.write(options.out, command)
+            made.append(artifact)
+            written += files
+            print(f"  written   {artifact.name}: {', '.join(path.suffix[1:] for path in files)}")
+    problems = sweep.found.problems
+    for problem in problems:
+        print(f"  problem   {problem}")
+    if not written:
+        print(
+            f"error: nothing could be made from the {len(sweep.found.runs)} runs of sweep {options.sweep!r}"
+        )
+        return 1
+    written.append(options.out / "report.html")
+    report = html_report(f"CTPO: sweep {sweep.name}", made, left_out, problems, command)
+    written[-1].write_text(report, encoding="utf-8")
+    counted = f"{len(sweep.found.runs)} runs, {len(problems)} problems"
+    print(f"{len(written)} files from {counted}; open {written[-1]}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Make every figure and table of a sweep from its run records.",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=PROJECT / "results" / "runs", help="root of all run directories"
+    )
+    parser.add_argument("--sweep", default=DEFAULT_SWEEP, help="sweep to analyse (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=PROJECT / "paper_figures", help="folder to write to")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        metavar="STEP",
+        help="steps to show by position (default: the paper's 50 100 150, or thirds of a shorter run)",
+    )
+    return parser
+
+
+def _command(options: argparse.Namespace) -> str:
+    # Folders are left out: the same records give the same files, wherever they lie.
+    steps = f" --steps {' '.join(map(str, options.steps))}" if options.steps else ""
+    return f"python -m analysis --sweep {options.sweep}{steps}"
+
+
+def _print_found(sweep: Sweep) -> None:
+    print(f"sweep {sweep.name}: {len(sweep.found.runs)} runs")
+    for run in sweep.found.runs:
+        last = (
+            "no step" if run.last_step is None else f"step {run.last_step} of {run.total_steps or 'unknown'}"
+        )
+        evaluated = ", ".join(f"{name} at {len(run.sample_steps(name))} steps" for name in run.benchmarks)
+        print(
+            f"  found     {run.name}: {run.state}, {last}, "
+            f"{len(run.position_stats_steps)} position stats, samples: {evaluated or 'none'}"
+        )
+
+
+def _known_sweeps(root: Path) -> str:
+    names = sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))
+    return (
+        f"sweeps there: {', '.join(names)}"
+        if names
+        else "run one first: python experiments/run.py -m sweeps=demo"
+    )
+
+
+def _makers() -> Iterator[tuple[str, Callable[[Sweep, str], Artifact]]]:
+    for package in (figures, tables):
+        for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+            make = getattr(importlib.import_module(f"{package.__name__}.{module}"), "make", None)
+            if make is not None:
+                yield module, make
+
+
+def _artifacts(sweep: Sweep) -> Iterator[tuple[str, Artifact | NothingToShow]]:
+    for model in sweep.models:
+        for name, make in _makers():
+            try:
+                yield name, make(sweep, model)
+            except NothingToShow as reason:
+                yield name, reason
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The paper's quantitative sentences as tests on records. Every rule was fixed before any run was looked at.
+
+A verdict is `holds`, `fails`, `undecided` (the evidence does not separate the two) or `not testable here`
+(the records lack what the sentence speaks of). A sentence about *methods* needs at least two seeds of each:
+with one, a difference between two training runs is no difference between methods, however small its p-value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.growth import clip_rates, flatness_difference, measure_growth, overall_rate, uniformity
+from analysis.inputs import NothingToShow, Sweep
+from analysis.position_sums import ADAPTIVE, FIXED, PositionSums
+from analysis.scores import FinalScores, final_scores
+from analysis.statistics.intervals import Interval
+from analysis.statistics.resampling import difference_interval
+
+HOLDS, FAILS, UNDECIDED, NOT_TESTABLE = "holds", "fails", "undecided", "not testable here"
+
+#: An exponent within this of one half counts as a square root.
+EXPONENT_TOLERANCE = 0.1
+#: A clip rate below this counts as near 0.
+NEAR_ZERO = 0.01
+#: Positions that a run must reach before it can say anything about the paper's late positions (8,000).
+LATE_POSITION = 4000
+#: Spread of final response lengths, over their mean, up to which they count as alike.
+LENGTHS_ALIKE = 0.15
+MIN_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, the rule that tests it, what was measured, and the verdict."""
+
+    sentence: str
+    rule: str
+    measured: str
+    verdict: str
+
+
+def judge_claims(sweep: Sweep, model: str) -> list[Claim]:
+    """All claims, in the paper's order."""
+    return [
+        _judge(sentence, rule, lambda test=test: test(sweep, model))  # type: ignore[misc]
+        for sentence, rule, test in _CLAIMS
+    ]
+
+
+def _judge(sentence: str, rule: str, test: Callable[[], tuple[str, str]]) -> Claim:
+    try:
+        measured, verdict = test()
+    except NothingToShow as reason:
+        measured, verdict = str(reason), NOT_TESTABLE
+    return Claim(sentence, rule, measured, verdict)
+
+
+def within(interval: Interval, low: float, high: float) -> str:
+    """`holds` if the interval lies inside `[low, high]`, `fails` if outside of it, else `undecided`."""
+    if not np.isfinite([interval.low, interval.high]).all():
+        return UNDECIDED
+    if interval.low >= low and interval.high <= high:
+        return HOLDS
+    return FAILS if interval.high < low or interval.low > high else UNDECIDED
+
+
+def _all(verdicts: list[str]) -> str:
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
+
+
+def _shown(sweep: Sweep, model: str) -> list[tuple[int, PositionSums]]:
+    return sweep.observed_sums(model)[2]
+
+
+def _square_root(sweep: Sweep, model: str) -> tuple[str, str]:
+    measured, verdicts = [], []
+    for step, sums in _shown(sweep, model):
+        exponent = measure_growth(sums).free[1]
+        measured.append(f"step {step}: b = {exponent.text()}")
+        verdicts.append(within(exponent, 0.5 - EXPONENT_TOLERANCE, 0.5 + EXPONENT_TOLERANCE))
+    return "; ".join(measured), _all(verdicts)
+
+
+def _fixed_rises(sweep: Sweep, model: str) -> tuple[str, str]:
+    step, sums = _shown(sweep, model)[-1]
+    early = _edge_rate(sums, 0)
+    slope = uniformity(sums, FIXED)[0]
+    falling = Interval(-slope.estimate, -slope.high, -slope.low)
+    measured = (
+        f"step {step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
+    )
+    return measured, _all([_negative(falling), within(early, 0.0, NEAR_ZERO)])
+
+
+def _fixed_reaches_twenty(sweep: Sweep, model: str) -> tuple[str, str]:
+    step, sums = _shown(sweep, model)[-1]
+    growth = measure_growth(sums)
+    if growth.positions[-1] < LATE_POSITION:
+        raise NothingToShow(f"responses end near token {growth.positions[-1]:.0f}, the paper's at 8,000")
+    late = _edge_rate(sums, -1)
+    return f"step {step}: last bin {late.text(1, 100)} %", within(late, 0.1, 0.3)
+
+
+def _edge_rate(sums: PositionSums, index: int) -> Interval:
+    rates = clip_rates(sums, FIXED)
+    return Interval(rates.estimate[index], rates.low[index], rates.high[index])
+
+
+def _adaptive_rate(sweep: Sweep, model: str) -> tuple[str, str]:
+    measured, verdicts = [], []
+    for step, sums in _shown(sweep, model):
+        rate = overall_rate(sums, ADAPTIVE)
+        measured.append(f"step {step}: {rate.text(1, 100)} %")
+        verdicts.append(within(rate, 0.05, 0.10))
+    return "; ".join(measured), _all(verdicts)
+
+
+def _adaptive_is_flatter(sweep: Sweep, model: str) -> tuple[str, str]:
+    measured, verdicts = [], []
+    for step, sums in _shown(sweep, model):
+        difference = flatness_difference(sums, ADAPTIVE, FIXED)
+        measured.append(f"step {step}: {difference.text()}")
+        verdicts.append(_negative(difference))
+    return "; ".join(measured), _all(verdicts)
+
+
+def _negative(interval: Interval) -> str:
+    if interval.high < 0:
+        return HOLDS
+    return FAILS if interval.low > 0 else UNDECIDED
+
+
+def _clip_fraction_between(sweep: Sweep, model: str) -> tuple[str, str]:
+    means = {
+        method: _late_means(sweep, model, method, "actor/pg_clipfrac") for method in ("grpo", "ctpo", "gspo")
+    }
+    measured = ", ".join(f"{method} {100 * np.mean(values):.2g} %" for method, values in means.items())
+    grpo, ctpo, gspo = means.values()
+    if max(grpo) < min(ctpo) and max(ctpo) < min(gspo):
+        return _with_seeds(measured, HOLDS, means)
+    outside = min(ctpo) > max(gspo) or max(ctpo) < min(grpo)
+    return _with_seeds(measured, FAILS if outside else UNDECIDED, means)
+
+
+def _lengths_alike(sweep: Sweep, model: str) -> tuple[str, str]:
+    methods = [method for method in ("grpo", "gspo", "ctpo") if method in sweep.methods(model)]
+    if len(methods) < 2:
+        raise NothingToShow(f"fewer than two of grpo, gspo, ctpo were run on {model}")
+    late = {method: _late_means(sweep, model, method, "model_tokens/mean") for method in methods}
+    early = {method: _late_means(sweep, model, method, "model_tokens/mean", late=False) for method in methods}
+    ends = np.array([np.mean(late[method]) for method in methods])
+    grows = [ends[index] > np.mean(early[method]) for index, method in enumerate(methods)]
+    spread = float((ends.max() - ends.min()) / ends.mean())
+    changes = ", ".join(
+        f"{method} {np.mean(early[method]):.0f} to {np.mean(late[method]):.0f}" for method in methods
+    )
+    verdict = HOLDS if all(grows) and spread <= LENGTHS_ALIKE else FAILS
+    return _with_seeds(f"{changes} tokens; spread at the end {100 * spread:.0f} %", verdict, late)
+
+
+def _late_means(sweep: Sweep, model: str, method: str, key: str, late: bool = True) -> list[float]:
+    """Mean of a metric over the second (or first) half of training, one number per seed."""
+    found = []
+    for run in sweep.runs(model, method, finished=True):
+        steps, values = run.series(key)
+        half = steps > (steps.max() / 2) if len(steps) else steps
+        if np.isnan(values).any():
+            raise NothingToShow(f"{run.name} has NaN in {key}")
+        if len(steps):
+            found.append(float(np.mean(values[half == late])))
+    if not found:
+        raise NothingToShow(f"no finished run of {model}/{method} has {key}")
+    return found
+
+
+def _with_seeds(measured: str, verdict: str, seeds: dict[str, list[float]]) -> tuple[str, str]:
+    fewest = min(len(values) for values in seeds.values())
+    if fewest < MIN_SEEDS:
+        return f"{measured} (one seed; by itself: {verdict})", UNDECIDED
+    return f"{measured} ({fewest} seeds)", verdict
+
+
+def _better(rivals: tuple[str, ...]) -> Callable[[Sweep, str], tuple[str, str]]:
+    def test(sweep: Sweep, model: str) -> tuple[str, str]:
+        scores = final_scores(sweep, model)
+        measured, verdicts = [], []
+        for rival in rivals:
+            pair = scores.pair("ctpo", rival)
+            if pair is None:
+                raise NothingToShow(f"ctpo and {rival} were not both evaluated at the end on {model}")
+            interval = difference_interval(*pair)
+            measured.append(f"minus {rival}: {interval.text(1, 100)} points")
+            verdicts.append(HOLDS if interval.low > 0 else FAILS if interval.high < 0 else UNDECIDED)
+        return _with_seeds("; ".join(measured), _all(verdicts), _seeds(scores, ("ctpo", *rivals)))
+
+    return test
+
+
+def _seeds(scores: FinalScores, methods: tuple[str, ...]) -> dict[str, list[float]]:
+    return {
+        method: [0.0] * min(len(cell.evaluations) for cell in scores.cells[method].values())
+        for method in methods
+    }
+
+
+_CLAIMS: tuple[tuple[str, str, Callable[[Sweep, str], tuple[str, str]]], ...] = (
+    (
+        "The standard deviation of the cumulative log-ratio grows as the square root of the position.",
+        "95 % interval of the free exponent b inside [0.4, 0.6] at every shown step; fails if outside at any",
+        _square_root,
+    ),
+    (
+        "Under the fixed window the clip rate is near 0 for early tokens and rises with position.",
+        "last shown step: interval of the first bin's rate below 1 % and slope's interval above 0",
+        _fixed_rises,
+    ),
+    (
+        "Under the fixed window it reaches about 20 % at late positions.",
+        "last shown step: interval of the last bin's rate inside [10 %, 30 %]; needs positions beyond 4,000",
+        _fixed_reaches_twenty,
+    ),
+    (
+        "Under the adaptive window 5 to 10 % of tokens are clipped.",
+        "interval of the rate over all tokens in [5 %, 10 %] at every shown step; fails if outside at any",
+        _adaptive_rate,
+    ),
+    (
+        "The adaptive window clips more evenly along a response than the fixed one.",
+        "coefficient of variation over bins, adaptive minus fixed: interval below 0 at every shown step",
+        _adaptive_is_flatter,
+    ),
+    (
+        "CTPO's clip fraction lies between GRPO's and GSPO's.",
+        "means over the second half of training: every seed of CTPO between every seed of the others",
+        _clip_fraction_between,
+    ),
+    (
+        "Response length grows alike under GRPO, GSPO and CTPO.",
+        "second half of training longer than the first for each; its mean lengths within 15 % of one another",
+        _lengths_alike,
+    ),
+    (
+        "CTPO is the most accurate on average.",
+        "interval of the paired difference above 0 against GRPO and GSPO; fails if below 0 against one",
+        _better(("grpo", "gspo")),
+    ),
+    (
+        "The adaptive window is more accurate than the fixed one.",
+        "interval of the paired difference CTPO minus CTPO with fixed clip above 0; fails if below 0",
+        _better(("ctpo_fixed",)),
+    ),
+)

@@ -1,0 +1,59 @@
+"""Companion of Figure 1: clipping from above and from below apart."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis import style
+from analysis.artifacts import Artifact
+from analysis.figures.ratio_by_position import WINDOWS, axis_top, draw_points
+from analysis.growth import clip_rates, measure_growth
+from analysis.inputs import Sweep
+
+SIDES = (("high", "clipped high ($A > 0$)"), ("low", "clipped low ($A < 0$)"))
+
+_CAPTION = (
+    "Share of tokens clipped from above (positive advantage, ratio over the window) and from below "
+    "(negative advantage, ratio under it), by position, under the fixed window [0.5, 5] and the "
+    "adaptive one, in the same run. Bars or band: 95 % interval, delete-a-group jackknife over prompts. "
+    "The two rows add up to Figure 1's lower row."
+)
+
+
+def make(sweep: Sweep, model: str) -> Artifact:
+    """One column per step, one row per side."""
+    method, runs, columns, why = sweep.observed_sums(model)
+    figure, axes = style.panels(2, len(columns), 2 * style.ROW + 0.4, sharex=True, sharey=True)
+    tables = []
+    for column, (step, sums) in enumerate(columns):
+        growth = measure_growth(sums)
+        for row, (side, label) in enumerate(SIDES):
+            axis = axes[row, column]
+            for name, legend, window, colour, marker in WINDOWS:
+                rate = clip_rates(sums, window, side)
+                draw_points(axis, growth.positions, rate, color=colour, marker=marker, label=legend, line="-")
+                values = {
+                    "responses": growth.responses,
+                    "rate": rate.estimate,
+                    "low": rate.low,
+                    "high": rate.high,
+                }
+                tables.append(
+                    pd.DataFrame(
+                        {"step": step, "side": side, "window": name, "position": growth.positions, **values}
+                    )
+                )
+            if column == 0:
+                axis.set_ylabel(label)
+        axes[0, column].annotate(
+            f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold"
+        )
+        axes[1, column].set_xlabel("position $t$ (model tokens)")
+    data = pd.concat(tables)
+    top = axis_top(data["rate"].to_numpy(), data["responses"].to_numpy())
+    axes[0, 0].set_ylim(0, max(0.001, top))
+    axes[0, 0].set_xlim(left=0)
+    axes[0, 0].yaxis.set_major_formatter(style.percent)
+    figure.legend(handles=axes[0, 0].get_legend_handles_labels()[0], loc="outside lower center", ncols=2)
+    title = f"Figure 1, clipped high and low ({model}, {style.look(method).label})"
+    return Artifact(f"figure1_sides_{model}", title, f"{_CAPTION} {why}", runs, data, figure)

@@ -1,0 +1,165 @@
+"""Figure 1: spread of the cumulative log-ratio and clip rates along a response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style
+from analysis.artifacts import Artifact
+from analysis.growth import Growth, clip_rates, measure_growth
+from analysis.inputs import Sweep
+from analysis.position_sums import ADAPTIVE, FIXED, PositionSums
+from analysis.statistics.intervals import FloatArray, Interval
+
+WINDOWS = (
+    ("fixed", "fixed window [0.5, 5]", FIXED, style.FIXED_COLOUR, "s"),
+    ("adaptive", "adaptive window", ADAPTIVE, style.ADAPTIVE_COLOUR, "o"),
+)
+
+
+def make(sweep: Sweep, model: str) -> Artifact:
+    """One column per step: standard deviation above, clip rates below."""
+    method, runs, found, why = sweep.observed_sums(model)
+    measured = [(step, sums, measure_growth(sums)) for step, sums in found]
+    shared: dict[str, Any] = {"sharex": True, "sharey": "row"}
+    figure, axes = style.panels(2, len(measured), 2 * style.ROW + 0.75, **shared)
+    counts_axes = [_draw_spread(axes[0, i], growth) for i, (_, _, growth) in enumerate(measured)]
+    for other in counts_axes[1:]:
+        other.sharey(counts_axes[0])
+    tables, fits = [], []
+    for column, (step, sums, growth) in enumerate(measured):
+        rates = {name: clip_rates(sums, window) for name, _, window, _, _ in WINDOWS}
+        _draw_rates(axes[1, column], growth, rates)
+        axes[0, column].annotate(
+            f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold"
+        )
+        tables.append(_numbers(step, growth, rates))
+        fits.append(_fit_sentence(step, growth, sums))
+    _label(figure, axes, counts_axes)
+    data = pd.concat(tables)
+    spreads = data[["std", "predicted_from_increments"]].max(axis=1).to_numpy()
+    rates_shown = data[[f"clip_rate_{name}" for name, *_ in WINDOWS]].max(axis=1).to_numpy()
+    responses = data["responses"].to_numpy()
+    axes[0, 0].set_ylim(0, max(1e-9, axis_top(spreads, responses)))
+    axes[1, 0].set_ylim(0, max(0.001, axis_top(rates_shown, responses)))
+    axes[1, 0].yaxis.set_major_formatter(style.percent)
+    return Artifact(
+        f"figure1_{model}",
+        f"Figure 1 ({model}, {style.look(method).label})",
+        " ".join([_CAPTION, why, *fits]),
+        runs,
+        data,
+        figure,
+    )
+
+
+#: More bins than this are drawn as a line.
+MAX_POINTS = 25
+
+_CAPTION = (
+    "Top: standard deviation of the cumulative log-ratio over the responses that reach a position "
+    "(pooled over a bin of positions; bars or band: 95 % interval, delete-a-group jackknife over "
+    "prompts), the weighted least-squares fits sigma sqrt(t) and sigma t^b (weights: tokens), the "
+    "robust scale IQR/1.349, and the root of the summed variances of the increments, which the points "
+    "would follow if increments were uncorrelated. Grey, right axis: responses that reach the position. "
+    "Bottom: share of tokens that each window would clip in this same run, whatever window the run "
+    "trained with. The first update of each step, whose ratios are exactly 1, is left out."
+)
+
+
+def _draw_spread(axis: Any, growth: Growth) -> Any:
+    at = growth.positions
+    counts = axis.twinx()
+    counts.fill_between(at, growth.responses, step="mid", color=style.LIGHT_GREY, alpha=0.35, lw=0)
+    counts.set_ylim(bottom=0)
+    counts.grid(False)
+    axis.set_zorder(counts.get_zorder() + 1)
+    axis.patch.set_visible(False)
+    few = len(at) <= MAX_POINTS
+    robust = {"marker": "x", "ls": "", "ms": 3.5, "mew": 0.9} if few else {"ls": (0, (6, 1, 1, 1)), "lw": 0.8}
+    axis.plot(at, growth.robust, color=style.GREY, label="IQR / 1.349", **robust)
+    draw_points(axis, at, growth.std, color="black", marker="o", label=r"std of $\log\rho_t$")
+    # Fits lie over a line, but under points.
+    fits = {"zorder": 1.9 if few else 2.5}
+    square_root = float(growth.sigma.estimate) * np.sqrt(at)
+    sigma, exponent = (float(part.estimate) for part in growth.free)
+    axis.plot(at, growth.predicted, ":", color=style.GREY, label="from variances of increments", **fits)
+    axis.plot(
+        at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits
+    )
+    axis.plot(at, square_root, "--", color=style.SQUARE_ROOT_COLOUR, label=r"fit $\sigma\sqrt{t}$", **fits)
+    exponent_text = f"$b$ = {growth.free[1].text()}"
+    axis.annotate(exponent_text, (0.03, 0.83), xycoords="axes fraction", va="top", fontsize=7)
+    return counts
+
+
+def _draw_rates(axis: Any, growth: Growth, rates: dict[str, Interval]) -> None:
+    for name, label, _, colour, marker in WINDOWS:
+        draw_points(axis, growth.positions, rates[name], color=colour, marker=marker, label=label, line="-")
+
+
+def draw_points(
+    axis: Any, at: FloatArray, values: Interval, *, color: str, marker: str, label: str, line: str = ""
+) -> None:
+    """Points with bars; a line in a band where there are too many of them to be told apart."""
+    if len(at) > MAX_POINTS:
+        axis.fill_between(at, values.low, values.high, color=color, alpha=0.2, lw=0)
+        axis.plot(at, values.estimate, "-", color=color, lw=0.9, label=label)
+        return
+    bars = np.nan_to_num(np.abs(np.array([values.estimate - values.low, values.high - values.estimate])))
+    looks = {"color": color, "ms": 2.6, "elinewidth": 0.7, "lw": 0.9, "label": label}
+    axis.errorbar(at, values.estimate, yerr=bars, fmt=f"{marker}{line}", **looks)
+
+
+def axis_top(values: FloatArray, responses: FloatArray) -> float:
+    """Upper end of an axis: above every estimate that more than a few responses stand behind.
+
+    Not above every bar: one wide interval at the few longest responses must not flatten all the rest.
+    """
+    counted = values[responses >= 0.02 * responses.max()]
+    return 1.25 * float(np.nanmax(counted, initial=0.0))
+
+
+def _label(figure: Any, axes: Any, counts_axes: list[Any]) -> None:
+    for index, counts in enumerate(counts_axes):
+        last = index == len(counts_axes) - 1
+        counts.tick_params(right=last, labelright=last, labelcolor=style.GREY, color=style.LIGHT_GREY)
+    counts_axes[-1].set_ylabel("responses", color=style.GREY)
+    axes[0, 0].set_ylabel(r"std of $\log\rho_t$")
+    axes[1, 0].set_ylabel("clipped tokens")
+    for axis in axes[1]:
+        axis.set_xlabel("position $t$ (model tokens)")
+    for axis in axes.flat:
+        axis.set_xlim(left=0)
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], *axes[1, 0].get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def _fit_sentence(step: int, growth: Growth, sums: PositionSums) -> str:
+    return (
+        f"Step {step}: sigma = {growth.sigma.text(4)} (sqrt law), b = {growth.free[1].text(3)}, "
+        f"n = {sums.responses} responses, {growth.groups} prompt groups."
+    )
+
+
+def _numbers(step: int, growth: Growth, rates: dict[str, Interval]) -> pd.DataFrame:
+    columns: dict[str, Any] = {
+        "step": step,
+        "position": growth.positions,
+        "responses": growth.responses,
+        "std": growth.std.estimate,
+        "std_low": growth.std.low,
+        "std_high": growth.std.high,
+        "robust_scale": growth.robust,
+        "predicted_from_increments": growth.predicted,
+        "fit_sqrt": float(growth.sigma.estimate) * np.sqrt(growth.positions),
+        "fit_power": float(growth.free[0].estimate) * growth.positions ** float(growth.free[1].estimate),
+    }
+    fits = (("sigma_sqrt", growth.sigma), ("sigma_power", growth.free[0]), ("exponent", growth.free[1]))
+    intervals = [*((f"clip_rate_{name}", rate) for name, rate in rates.items()), *fits]
+    for name, interval in intervals:
+        columns |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return pd.DataFrame(columns)

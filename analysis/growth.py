@@ -1,0 +1,148 @@
+"""How the cumulative log-ratio spreads, and how often it is clipped, along a response: Figure 1's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.position_sums import PositionSums, Sums, Window, histogram_edges
+from analysis.statistics.histograms import robust_scale
+from analysis.statistics.intervals import FloatArray, Interval
+from analysis.statistics.jackknife import delete_group_jackknife
+from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Per position bin (`[bins]`), for bins that hold tokens; fits over all of them.
+
+    Attributes:
+        positions: mean position of the bin's tokens.
+        responses: tokens per position, averaged over the bin: how many responses are still going on.
+        std: pooled over the bin, with its interval.
+        robust: IQR / 1.349.
+        predicted: what `std` would be if increments were uncorrelated: root of their summed variances.
+        sigma: of `sigma * sqrt(t)`, with its interval.
+        free: `(sigma, exponent)` of `sigma * t**exponent`, each with its interval.
+        groups: prompt groups behind the intervals; 0 where the records give none.
+    """
+
+    positions: FloatArray
+    responses: FloatArray
+    std: Interval
+    robust: FloatArray
+    predicted: FloatArray
+    sigma: Interval
+    free: tuple[Interval, Interval]
+    groups: int
+
+
+def measure_growth(sums: PositionSums) -> Growth:
+    """Everything about the spread of one step's cumulative log-ratio."""
+    binned = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width)
+    bins = sums.bins
+    filled = bins.count > 1
+    weights = bins.count.astype(np.float64)
+    without, sizes = leave_one_out(sums)
+    std = delete_group_jackknife(bins.std, without.std, sizes)
+    fits = np.array([_fits(without[group], binned) for group in range(len(sizes))]).reshape(-1, 3)
+    whole = np.array(_fits(bins, binned))
+    sigma, free_sigma, exponent = (
+        delete_group_jackknife(whole[column], fits[:, column], sizes.sum(1)) for column in range(3)
+    )
+    return Growth(
+        binned.centres[filled],
+        (weights / sums.bin_width)[filled],
+        Interval(std.estimate[filled], np.maximum(std.low, 0.0)[filled], std.high[filled]),
+        robust_scale(sums.histogram[0], histogram_edges())[filled],
+        _predicted_std(sums.positions, binned)[filled],
+        sigma,
+        (free_sigma, exponent),
+        len(sizes),
+    )
+
+
+def clip_rates(sums: PositionSums, window: Window, side: str = "both") -> Interval:
+    """Share of tokens clipped under `window`, for the bins of `measure_growth`."""
+    bins = sums.bins
+    filled = bins.count > 1
+    without, sizes = leave_one_out(sums)
+    rate = delete_group_jackknife(bins.clip_rate(window, side), without.clip_rate(window, side), sizes)
+    estimate, low, high = rate.clipped(0.0, 1.0)
+    return Interval(estimate[filled], low[filled], high[filled])
+
+
+def uniformity(sums: PositionSums, window: Window) -> tuple[Interval, Interval]:
+    """How even clipping is along a response: `(slope, coefficient of variation)` of the clip rate over bins.
+
+    Both weighted by tokens: the slope is the least-squares change of the rate per 100 positions; the
+    coefficient is the standard deviation of the bins' rates over their mean (NaN where nothing is clipped).
+    Noise of the rates is part of the coefficient, so even clipping does not quite reach 0.
+    """
+    without, sizes = leave_one_out(sums)
+    positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
+    whole, parts = (_unevenness(cells, window, positions) for cells in (sums.bins, without))
+    slope, variation = (
+        delete_group_jackknife(one, many, sizes.sum(1)) for one, many in zip(whole, parts, strict=True)
+    )
+    return slope, variation
+
+
+def overall_rate(sums: PositionSums, window: Window) -> Interval:
+    """Share of all tokens clipped under `window`."""
+    without, sizes = leave_one_out(sums)
+    whole, parts = (_overall_rate(cells, window) for cells in (sums.bins, without))
+    return delete_group_jackknife(whole, parts, sizes.sum(1)).clipped(0.0, 1.0)
+
+
+def flatness_difference(sums: PositionSums, window: Window, other: Window) -> Interval:
+    """Coefficient of variation of the clip rate under `window` minus that under `other`."""
+    without, sizes = leave_one_out(sums)
+    positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
+    whole, parts = (
+        _unevenness(cells, window, positions)[1] - _unevenness(cells, other, positions)[1]
+        for cells in (sums.bins, without)
+    )
+    return delete_group_jackknife(whole, parts, sizes.sum(1))
+
+
+def _overall_rate(cells: Sums, window: Window) -> FloatArray:
+    high, low = cells.clip_counts(window)
+    return (high + low).sum(-1) / cells.count.sum(-1)
+
+
+def _unevenness(cells: Sums, window: Window, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    weights = cells.count / cells.count.sum(-1, keepdims=True)
+    rate, at = np.nan_to_num(cells.clip_rate(window)), np.nan_to_num(positions)
+    mean = (weights * rate).sum(-1, keepdims=True)
+    centred = at - (weights * at).sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = 100 * (weights * centred * rate).sum(-1) / (weights * centred**2).sum(-1)
+        variation = np.sqrt((weights * (rate - mean) ** 2).sum(-1)) / mean[..., 0]
+    return slope, variation
+
+
+def leave_one_out(sums: PositionSums) -> tuple[Sums, FloatArray]:
+    """Sums without one group of prompts, and that group's tokens, each `[groups, bins]`.
+
+    Empty folds are no groups. There are none at all where the folds do not add up to the whole.
+    """
+    bins, folds = sums.bins, sums.folds
+    adds_up = np.array_equal(folds.count.sum(0), bins.count)
+    folds = folds[folds.count.sum(1) > 0] if adds_up else folds[:0]
+    without = Sums(bins.sums[:, None] - folds.sums, bins.counts[:, None] - folds.counts, bins.windows)
+    return without, folds.count.astype(np.float64)
+
+
+def _predicted_std(positions: Sums, binned: BinnedPositions) -> FloatArray:
+    """Root of the increments' variances summed up to each position; root mean square over a bin's tokens."""
+    variance = np.cumsum(np.nan_to_num(positions.token_variance))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(binned.per_bin(positions.count * variance) / binned.per_bin(binned.counts))
+
+
+def _fits(cells: Sums, binned: BinnedPositions) -> tuple[float, float, float]:
+    std, weights = cells.std, cells.count.astype(np.float64)
+    free = fit_power_law(std, weights, binned)
+    return fit_scale(std, weights, binned.growth(0.5)), free.sigma, free.exponent

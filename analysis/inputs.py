@@ -1,0 +1,174 @@
+"""What a sweep holds, grouped the way figures and tables ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from analysis.evaluation import Evaluation, load_evaluation
+from analysis.position_sums import PositionSums, pooled
+from ctpo.records import FoundRuns, RecordError, RunRecord, find_runs
+
+#: Order of methods in legends and tables; others follow by name.
+METHOD_ORDER = ("grpo", "gspo", "ctpo", "ctpo_fixed", "ctpo_released", "full_sequence")
+#: Steps that the paper shows.
+PAPER_STEPS = (50, 100, 150)
+#: Spread of the cumulative log-ratio in the first update, as a share of the others' and by itself,
+#: above which something is wrong: training and old log-probabilities disagree, or updates are miscounted.
+FIRST_UPDATE_SHARE, FIRST_UPDATE_LEAST = 0.1, 0.01
+#: Whose ratios Figure 1 looks at, if it was run.
+OBSERVED_METHOD = "ctpo"
+
+
+class NothingToShow(Exception):
+    """A figure or table has no input in this sweep; the message says what is missing."""
+
+
+def method_rank(method: str) -> tuple[int, str]:
+    """Sort key for methods."""
+    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one sweep. What analysis finds wrong with a run goes to the run's own problems."""
+
+    name: str
+    found: FoundRuns
+    asked_steps: tuple[int, ...] | None = None
+    _evaluations: dict[tuple[str, str, int], Evaluation | None] = field(default_factory=dict, compare=False)
+    _sums: dict[tuple[str, int], PositionSums | None] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def load(cls, root: Path, name: str, steps: Sequence[int] | None = None) -> Sweep:
+        """The sweep `name` under `root`; may be empty."""
+        return cls(name, find_runs(root, name), tuple(steps) if steps else None)
+
+    @property
+    def models(self) -> list[str]:
+        return sorted({run.model for run in self.found.runs})
+
+    def methods(self, model: str) -> list[str]:
+        return sorted({run.method for run in self.found.runs if run.model == model}, key=method_rank)
+
+    def runs(self, model: str, method: str | None = None, finished: bool = False) -> list[RunRecord]:
+        """Runs in the order of methods and seeds."""
+        chosen = [
+            run
+            for run in self.found.runs
+            if run.model == model
+            and (method is None or run.method == method)
+            and (run.state == "finished" or not finished)
+        ]
+        return sorted(chosen, key=lambda run: (method_rank(run.method), run.seed))
+
+    def evaluation(self, run: RunRecord, benchmark: str, step: int) -> Evaluation | None:
+        """Scores of one evaluation; None, and a problem of the run, where they cannot be used."""
+        key = (run.name, benchmark, step)
+        if key not in self._evaluations:
+            self._evaluations[key] = load_evaluation(run, benchmark, step)
+        return self._evaluations[key]
+
+    def position_sums(self, run: RunRecord, step: int) -> PositionSums | None:
+        """Position statistics of one step; None, and a problem of the run, if they cannot be used."""
+        key = (run.name, step)
+        if key not in self._sums:
+            self._sums[key] = _load_sums(run, step)
+        return self._sums[key]
+
+    def pooled_position_sums(self, runs: Sequence[RunRecord], step: int) -> PositionSums | None:
+        """Position statistics of one step over several runs (seeds) that have it."""
+        sums = [one for run in runs if (one := self.position_sums(run, step)) is not None]
+        if not sums:
+            return None
+        try:
+            return pooled(sums)
+        except RecordError as error:
+            runs[0].add_problem("malformed", str(error))
+            return None
+
+    def observed(self, model: str) -> tuple[str, list[RunRecord], list[int], str]:
+        """Method, runs, steps and the reason for these steps, for whatever looks at one method's ratios.
+
+        Raises:
+            NothingToShow: no run of the model has position statistics.
+        """
+        methods = [m for m in self.methods(model) if any(r.position_stats_steps for r in self.runs(model, m))]
+        if not methods:
+            raise NothingToShow(f"no run of {model} has position_stats/; set records.position_stats_every")
+        method = OBSERVED_METHOD if OBSERVED_METHOD in methods else methods[0]
+        runs = [run for run in self.runs(model, method) if run.position_stats_steps]
+        common = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
+        if not common:
+            raise NothingToShow(
+                f"the seeds of {model}/{method} have no step with position statistics in common"
+            )
+        return method, runs, *self.choose_steps(common)
+
+    def observed_sums(self, model: str) -> tuple[str, list[RunRecord], list[tuple[int, PositionSums]], str]:
+        """As `observed`, with the steps' statistics pooled over seeds; steps without tokens are left out.
+
+        Raises:
+            NothingToShow: nothing is left.
+        """
+        method, runs, steps, why = self.observed(model)
+        loaded = [(step, self.pooled_position_sums(runs, step)) for step in steps]
+        found = [(step, sums) for step, sums in loaded if sums is not None and (sums.bins.count > 1).any()]
+        if not found:
+            raise NothingToShow(
+                f"the position statistics of {model}/{method} hold no update but the first of a step, "
+                "whose ratios are 1; a step needs two mini-batch updates or more"
+            )
+        return method, runs, found, why
+
+    def choose_steps(self, recorded: Sequence[int]) -> tuple[list[int], str]:
+        """Recorded steps to show, and a sentence that says why these.
+
+        The nearest recorded ones to those asked for; else to the paper's, in a long enough run; else to its
+        thirds.
+        """
+        if not recorded:
+            return [], ""
+        last = max(recorded)
+        if self.asked_steps is not None:
+            wanted, why = self.asked_steps, "as asked for"
+        elif last >= max(PAPER_STEPS):
+            wanted, why = PAPER_STEPS, "the paper's"
+        else:
+            wanted = (round(last / 3), round(2 * last / 3), last)
+            why = f"thirds of the run, which is shorter than the paper's steps {_list(PAPER_STEPS)}"
+        chosen = [_nearest(recorded, goal) for goal in wanted]
+        moved = [f"{have} for {goal}" for goal, have in zip(wanted, chosen, strict=True) if goal != have]
+        nearest = f"; nearest recorded: {', '.join(moved)}" if moved else ""
+        return sorted(set(chosen)), f"Steps {_list(sorted(set(chosen)))} ({why}{nearest})."
+
+
+def _nearest(recorded: Sequence[int], goal: int) -> int:
+    return min(recorded, key=lambda step: (abs(step - goal), step))
+
+
+def _list(steps: Sequence[int]) -> str:
+    return ", ".join(str(step) for step in steps)
+
+
+def _load_sums(run: RunRecord, step: int) -> PositionSums | None:
+    archive = run.position_stats(step)
+    if archive is None:
+        return None
+    try:
+        sums = PositionSums.from_arrays(archive[0])
+    except RecordError as error:
+        run.add_problem("malformed", f"step {step}: {error}: left out")
+        return None
+    if sums.overflow:
+        beyond = f"{sums.overflow} tokens lie beyond records.position_stats.max_position"
+        run.add_problem("malformed", f"step {step}: {beyond}: not counted")
+    first = float(np.nanmax(np.append(sums.updates[0].std, 0.0)))
+    others = float(np.nanmax(np.append(sums.bins.std, 0.0)))
+    if first > max(FIRST_UPDATE_SHARE * others, FIRST_UPDATE_LEAST):
+        message = f"log-ratios of the first update spread by {first:.3g}, of the others by {others:.3g}"
+        run.add_problem("malformed", f"step {step}: {message}; before the policy has moved they should be 0")
+    return sums

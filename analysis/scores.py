@@ -1,0 +1,138 @@
+"""Final accuracies of a model's runs: which evaluations count, and what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.evaluation import Evaluation
+from analysis.inputs import NothingToShow, Sweep
+from analysis.statistics.intervals import FloatArray, Interval
+from analysis.statistics.resampling import mean_interval, percentile_interval, problem_bootstrap
+from ctpo.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method's evaluations of one benchmark, one per seed, of the same problems and the same k."""
+
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def scores(self) -> FloatArray:
+        """Mean score by seed and problem, `[seeds, problems]`."""
+        return np.array([evaluation.by_problem for evaluation in self.evaluations])
+
+    @property
+    def interval(self) -> Interval:
+        """avg@k."""
+        return mean_interval(self.scores)
+
+    @property
+    def pass_at_k(self) -> Interval:
+        return mean_interval(np.array([evaluation.passed for evaluation in self.evaluations]))
+
+    @property
+    def majority_at_k(self) -> Interval:
+        return mean_interval(np.array([evaluation.majority for evaluation in self.evaluations]))
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """Final evaluations of a model: `cells[method][benchmark]`, only cells that have evaluations.
+
+    `steps` are the training steps and `runs` the runs that they are of; `left_out` says what is missing.
+    """
+
+    model: str
+    benchmarks: tuple[str, ...]
+    cells: dict[str, dict[str, Cell]]
+    steps: tuple[int, ...]
+    runs: tuple[RunRecord, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def k(self) -> int:
+        """Samples per problem, the same in every cell."""
+        return next(iter(next(iter(self.cells.values())).values())).evaluations[0].k
+
+    def problems(self, benchmark: str) -> int:
+        """Problems of a benchmark; 0 if no cell has it."""
+        cells = (row[benchmark] for row in self.cells.values() if benchmark in row)
+        return next((len(cell.evaluations[0].problem_ids) for cell in cells), 0)
+
+    def average(self, method: str) -> Interval | None:
+        """Mean over the benchmarks; None unless the method has all of them."""
+        cells = self.cells.get(method, {})
+        if len(cells) < len(self.benchmarks):
+            return None
+        estimate = float(np.mean([cell.scores.mean() for cell in cells.values()]))
+        if min(cell.scores.shape[1] for cell in cells.values()) < 2:
+            return Interval(*np.array([estimate, np.nan, np.nan]))
+        return percentile_interval(
+            estimate, np.mean([problem_bootstrap(cell.scores) for cell in cells.values()], axis=0)
+        )
+
+    def pair(self, method: str, other: str) -> tuple[FloatArray, FloatArray] | None:
+        """Scores `[seeds, problems]` of both over all benchmarks' problems; None if not comparable."""
+        mine, theirs = self._matrix(method), self._matrix(other)
+        return None if mine is None or theirs is None else (mine, theirs)
+
+    def _matrix(self, method: str) -> FloatArray | None:
+        cells = self.cells.get(method, {})
+        seeds = {len(cell.evaluations) for cell in cells.values()}
+        if len(cells) < len(self.benchmarks) or len(seeds) != 1:
+            return None
+        return np.concatenate([cells[name].scores for name in self.benchmarks], axis=1)
+
+
+def final_scores(sweep: Sweep, model: str) -> FinalScores:
+    """The evaluations after the last training step of every finished run.
+
+    A run that is not finished has no final score. All evaluations of a benchmark must hold the same problems
+    with the same number of samples; one that differs from the first is left out.
+
+    Raises:
+        NothingToShow: no finished run of the model was evaluated.
+    """
+    left_out = [f"{run.name} is not finished" for run in sweep.runs(model) if run.state != "finished"]
+    runs = sweep.runs(model, finished=True)
+    benchmarks = tuple(sorted({name for run in runs for name in run.benchmarks}))
+    if not benchmarks:
+        raise NothingToShow(f"no finished run of {model} has samples/")
+    cells: dict[str, dict[str, Cell]] = {}
+    used: dict[str, RunRecord] = {}
+    reference: dict[str, Evaluation] = {}
+    for run in runs:
+        for benchmark in benchmarks:
+            evaluation, reason = _final(sweep, run, benchmark)
+            if evaluation is not None:
+                first = reference.setdefault(benchmark, evaluation)
+                if (first.problem_ids, first.k) != (evaluation.problem_ids, evaluation.k):
+                    evaluation, reason = (
+                        None,
+                        "other problems, or another number of samples, than the first run's",
+                    )
+            if evaluation is None:
+                left_out.append(f"{run.name} on {benchmark}: {reason}")
+                continue
+            row = cells.setdefault(run.method, {})
+            row[benchmark] = Cell((*row.get(benchmark, Cell(())).evaluations, evaluation))
+            used[run.name] = run
+    if not cells:
+        raise NothingToShow(
+            f"no finished run of {model} has a usable final evaluation: {'; '.join(left_out)}"
+        )
+    steps = {e.step for row in cells.values() for cell in row.values() for e in cell.evaluations}
+    return FinalScores(model, benchmarks, cells, tuple(sorted(steps)), tuple(used.values()), tuple(left_out))
+
+
+def _final(sweep: Sweep, run: RunRecord, benchmark: str) -> tuple[Evaluation | None, str]:
+    steps = run.sample_steps(benchmark)
+    wanted = run.total_steps or run.last_step
+    if not steps:
+        return None, "never evaluated"
+    if steps[-1] != wanted:
+        return None, f"last evaluated at step {steps[-1]}, not after the last step {wanted}"
+    return sweep.evaluation(run, benchmark, steps[-1]), "its samples cannot be used (see the problems listed)"

@@ -1,0 +1,1 @@
+"""Pure functions of arrays: no file, no plot, no run. Each says how its interval comes about."""

@@ -1,0 +1,41 @@
+"""Intervals of anything that can be computed again without one group of the data.
+
+Groups are prompts (hashed into folds): responses to one prompt, and the tokens of one response, depend on
+each other, so a token is no unit of evidence. Deleting whole groups needs only their sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.statistics.intervals import LEVEL, FloatArray, Interval
+
+
+def delete_group_jackknife(
+    estimate: NDArray[np.float64] | float, without: FloatArray, sizes: NDArray[np.float64]
+) -> Interval:
+    """Delete-a-group jackknife (Kott 2001): variance (G - 1) / G times the summed squares of the changes.
+
+    Changes are taken from the estimate itself, not from their mean, and groups may differ in size; both make
+    the interval wider rather than narrower.
+
+    Args:
+        estimate: from all data, shape `[...]`.
+        without: the estimate without group j, `[groups, ...]`.
+        sizes: size of group j, `[groups]` or `[groups, ...]`; groups of size 0 do not count.
+
+    Returns:
+        The estimate with Student's t bounds, one degree of freedom less than groups; NaN below 2 groups.
+    """
+    estimate = np.asarray(estimate, dtype=np.float64)
+    if sizes.ndim == 1:
+        sizes = sizes.reshape(-1, *[1] * estimate.ndim)
+    present = np.broadcast_to(sizes > 0, without.shape)
+    groups = present.sum(0)
+    squares = np.where(present, (without - estimate) ** 2, 0.0).sum(0)
+    error = np.sqrt((groups - 1) / np.maximum(groups, 1) * squares)
+    half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(groups - 1, 1)) * error
+    half = np.where(groups >= 2, half, np.nan)
+    return Interval(estimate, estimate - half, estimate + half)

@@ -1,0 +1,59 @@
+"""Paired differences between methods: the same problems, method against method."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pandas as pd
+
+from analysis import style
+from analysis.artifacts import Artifact, Table
+from analysis.inputs import NothingToShow, Sweep, method_rank
+from analysis.scores import FinalScores, final_scores
+from analysis.statistics.intervals import FloatArray
+from analysis.statistics.resampling import difference_interval, holm, sign_flip_p_value
+
+_CAPTION = (
+    "Difference of avg@{k} by problem, all benchmarks' problems counting alike, in percentage points. "
+    "Interval: 95 % bootstrap over problems, and over the seeds of each method where it has several. p: "
+    "two-sided sign-flip permutation test over problems ({problems} of them); Holm: corrected for the "
+    "{pairs} comparisons of this table. The p-values take the training runs as given: a small one says "
+    "that these runs differ, and with one seed per method neither it nor the interval says that the "
+    "methods do."
+)
+
+
+def make(sweep: Sweep, model: str) -> Artifact:
+    """One row per pair of methods."""
+    scores = final_scores(sweep, model)
+    pairs = method_pairs(scores)
+    if not pairs:
+        raise NothingToShow(f"no two methods of {model} were evaluated on the same problems")
+    p_values = [sign_flip_p_value(mine.mean(0) - theirs.mean(0)) for _, _, mine, theirs in pairs]
+    records, rows = [], []
+    for (first, second, mine, theirs), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
+        interval = difference_interval(mine, theirs)
+        records.append((first, second, mine.shape[1], *map(float, interval), p, adjusted))
+        label = f"{style.look(first).label} − {style.look(second).label}"
+        rows.append([label, interval.text(1, 100.0), _p(p), _p(adjusted)])
+    columns = ["first", "second", "problems", "difference", "low", "high", "p", "p_holm"]
+    caption = _CAPTION.format(k=scores.k, problems=pairs[0][2].shape[1], pairs=len(pairs))
+    return Artifact(
+        f"table2_differences_{model}",
+        f"Table 2, differences ({model})",
+        caption,
+        scores.runs,
+        pd.DataFrame(records, columns=columns),
+        table=Table(["Methods", "difference", "p", "p (Holm)"], rows),
+    )
+
+
+def method_pairs(scores: FinalScores) -> list[tuple[str, str, FloatArray, FloatArray]]:
+    """Every pair of methods that shares all benchmarks, CTPO first, with their scores `[seeds, problems]`."""
+    methods = sorted(scores.cells, key=lambda method: (method != "ctpo", method_rank(method)))
+    pairs = [(one, other, scores.pair(one, other)) for one, other in combinations(methods, 2)]
+    return [(one, other, *scores) for one, other, scores in pairs if scores is not None]
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -1,0 +1,308 @@
+"""`python -m analysis` on whole sweeps: complete, byte-stable, and clear about everything that is wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import sample_rows, walk_stats, write_run, write_sweep
+
+from analysis.__main__ import main
+from analysis.evaluation import Evaluation
+from analysis.figures import clipped_sides, heat_maps, ratio_by_position, training_curves
+from analysis.inputs import NothingToShow, Sweep
+from analysis.reported import load_reported
+from analysis.scores import final_scores
+from analysis.tables import accuracy, differences
+
+Run = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four methods, one seed; read only."""
+    root = tmp_path_factory.mktemp("runs")
+    write_sweep(root)
+    return root
+
+
+def analyse(runs: Path, out: Path, *more: str) -> int:
+    return main(["--runs", str(runs), "--out", str(out), *more])
+
+
+def load(runs: Path) -> Sweep:
+    return Sweep.load(runs, "demo")
+
+
+def problems_of(sweep: Sweep) -> str:
+    return " | ".join(map(str, sweep.found.problems))
+
+
+def test_every_figure_and_table_of_a_sweep_is_written(sweep: Path, tmp_path: Path, capsys: Run) -> None:
+    assert analyse(sweep, tmp_path) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny"):
+        assert {f"{figure}.{suffix}" for suffix in ("pdf", "png", "csv", "md")} <= names
+    for table in ("table2_tiny", "table2_differences_tiny", "clip_uniformity_tiny", "claims_tiny"):
+        assert {f"{table}.{suffix}" for suffix in ("csv", "md", "tex")} <= names
+    assert "report.html" in names
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith(f"{len(names)} files from 4 runs, 0 problems")
+
+
+def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(sweep, moved)
+    analyse(sweep, tmp_path / "first")
+    analyse(moved, tmp_path / "second")
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert first == second
+
+
+def test_captions_say_runs_commits_seeds_and_command_but_no_path_of_this_machine(
+    sweep: Path, tmp_path: Path
+) -> None:
+    analyse(sweep, tmp_path, "--steps", "5", "15")
+    text = (tmp_path / "figure1_tiny.md").read_text()
+    assert "`python -m analysis --sweep demo --steps 5 15`" in text
+    assert "`demo/tiny/ctpo/seed0`, commit" in text
+    assert "Seeds: 0" in text
+    assert "n = " in text
+    assert not any(str(sweep) in path.read_text() for path in tmp_path.glob("*.md"))
+
+
+def test_the_table_says_what_the_samples_say(tmp_path: Path) -> None:
+    scores = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    write_run(tmp_path, method="ctpo", evaluated=(15,), scores={15: scores}, stats_at=())
+    write_run(tmp_path, method="grpo", evaluated=(15,), scores={15: scores[::-1]}, stats_at=())
+    table = accuracy.make(load(tmp_path), "tiny").data.set_index(["method", "metric"])["value"]
+    assert table["ctpo", "avg@2"] == 0.5
+    assert table["ctpo", "pass@2"] == pytest.approx(2 / 3)
+    assert table["ctpo", "majority@2"] == 0.5  # a tie of a right and a wrong answer counts half
+    pairs = differences.make(load(tmp_path), "tiny").data
+    assert pairs["difference"].tolist() == [0.0]
+    assert pairs["problems"].tolist() == [3]
+    # Problem by problem: +1, 0, -1; all of the 8 sign patterns have a sum of size 0 or more.
+    assert pairs["p"].tolist() == [1.0]
+
+
+def test_several_benchmarks_and_seeds_are_averaged(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, seed=seed, evaluated=(15,), benchmarks=("aime", "amc"), problems=10)
+    scores = final_scores(Sweep.load(tmp_path, "demo"), "tiny")
+    cells = scores.cells["ctpo"]
+    assert cells["aime"].scores.shape == (2, 10)
+    average = scores.average("ctpo")
+    assert average is not None
+    assert average.estimate == pytest.approx((cells["aime"].scores.mean() + cells["amc"].scores.mean()) / 2)
+    assert average.low < average.estimate < average.high
+
+
+def test_nothing_found_is_an_error_that_names_the_sweeps_there_are(
+    sweep: Path, tmp_path: Path, capsys: Run
+) -> None:
+    assert analyse(sweep, tmp_path, "--sweep", "absent") == 1
+    assert "no run of sweep 'absent'" in capsys.readouterr().out
+    assert analyse(tmp_path / "nowhere", tmp_path) == 1
+    assert "run one first" in capsys.readouterr().out
+
+
+def test_an_unfinished_run_is_named_and_has_no_cell(tmp_path: Path) -> None:
+    write_run(tmp_path, method="ctpo", stats_at=())
+    write_run(tmp_path, method="grpo", state="running", evaluated=(0, 5), stats_at=())
+    sweep = load(tmp_path)
+    artifact = accuracy.make(sweep, "tiny")
+    assert "unfinished: demo/tiny/grpo/seed0: state is 'running'" in problems_of(sweep)
+    assert set(artifact.data["method"]) == {"ctpo"}
+    assert "| GRPO | – | 0 | – | – |" in artifact.markdown("")
+    assert "demo/tiny/grpo/seed0 is not finished" in artifact.caption
+
+
+def test_a_run_that_was_not_evaluated_at_its_end_has_no_cell(tmp_path: Path) -> None:
+    write_run(tmp_path, method="ctpo", stats_at=())
+    write_run(tmp_path, method="grpo", evaluated=(0, 10), stats_at=())
+    caption = accuracy.make(load(tmp_path), "tiny").caption
+    assert "last evaluated at step 10, not after the last step 15" in caption
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("nan", "1 of 8 scores are NaN"),
+        ("uneven", "1 to 2 samples per problem"),
+        ("torn", "not a samples file"),
+        ("twice", "has 8 samples twice"),
+    ],
+)
+def test_damaged_samples_are_named_and_leave_the_cell_empty(
+    tmp_path: Path, damage: str, message: str
+) -> None:
+    write_run(tmp_path, method="ctpo", problems=4, k=2, stats_at=())
+    run = write_run(tmp_path, method="grpo", problems=4, k=2, stats_at=())
+    path = run.path / "samples" / "arithmetic" / "step_15.parquet"
+    rows = sample_rows(np.ones((4, 2)))
+    if damage == "nan":
+        rows[3]["score"] = float("nan")
+    elif damage == "uneven":
+        rows.pop()
+    run.write_samples("arithmetic", 15, rows)
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "twice":
+        frame = pd.read_parquet(path)
+        pd.concat([frame, frame]).to_parquet(path, index=False)
+    sweep = load(tmp_path)
+    artifact = accuracy.make(sweep, "tiny")
+    assert message in problems_of(sweep)
+    assert set(artifact.data["method"]) == {"ctpo"}
+    # The learning curve skips the step instead of guessing it.
+    assert training_curves.accuracy_curve(sweep, sweep.runs("tiny", "grpo")[0])[0].tolist() == [0, 5, 10]
+
+
+def test_runs_evaluated_on_other_problems_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path, method="ctpo", problems=10, stats_at=())
+    write_run(tmp_path, method="grpo", problems=12, stats_at=())
+    artifact = accuracy.make(load(tmp_path), "tiny")
+    assert "other problems, or another number of samples, than the first run's" in artifact.caption
+    assert len(set(artifact.data["method"])) == 1
+    with pytest.raises(NothingToShow, match="no two methods"):
+        differences.make(load(tmp_path), "tiny")
+
+
+def test_torn_position_stats_are_named_and_the_other_steps_are_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    path = run.path / "position_stats" / "step_10.npz"
+    path.write_bytes(path.read_bytes()[:500])
+    sweep = load(tmp_path)
+    assert set(ratio_by_position.make(sweep, "tiny").data["step"]) == {5, 15}
+    assert "position_stats/step_10.npz: not a position-stats archive" in problems_of(sweep)
+
+
+def test_a_first_update_with_ratios_other_than_one_is_a_problem(tmp_path: Path) -> None:
+    shifted = walk_stats(np.random.default_rng(0), moved_first=True)
+    write_run(tmp_path, stats_at=(15,), stats={15: shifted})
+    sweep = load(tmp_path)
+    ratio_by_position.make(sweep, "tiny")
+    assert "log-ratios of the first update spread by" in problems_of(sweep)
+
+
+def test_statistics_of_first_updates_only_are_not_drawn(tmp_path: Path) -> None:
+    write_run(tmp_path, stats_at=(15,), stats={15: walk_stats(np.random.default_rng(0), updates=1)})
+    for make in (ratio_by_position.make, clipped_sides.make, heat_maps.make):
+        with pytest.raises(NothingToShow, match="no update but the first"):
+            make(load(tmp_path), "tiny")
+
+
+def test_a_run_without_position_stats_says_what_to_set(tmp_path: Path, capsys: Run) -> None:
+    write_run(tmp_path, stats_at=())
+    assert analyse(tmp_path, tmp_path / "out") == 0
+    assert "set records.position_stats_every" in capsys.readouterr().out
+
+
+def test_a_run_whose_ratios_are_all_one_is_drawn_without_a_fit(tmp_path: Path) -> None:
+    write_run(tmp_path, stats_at=(15,), stats={15: walk_stats(np.random.default_rng(0), sigma=0.0)})
+    figure = ratio_by_position.make(load(tmp_path), "tiny").data
+    assert (figure["std"] == 0).all()
+    assert figure["exponent"].isna().all()
+
+
+def test_figure_one_reads_the_planted_growth(tmp_path: Path) -> None:
+    planted = walk_stats(np.random.default_rng(1), prompts=400, sigma=0.04)
+    write_run(tmp_path, stats_at=(15,), stats={15: planted})
+    figure = ratio_by_position.make(load(tmp_path), "tiny").data
+    assert figure["sigma_sqrt"][0] == pytest.approx(0.04, rel=0.06)
+    assert figure["exponent_low"][0] < 0.5 < figure["exponent_high"][0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen"),
+    [
+        (range(1, 16), [5, 10, 15]),
+        (range(10, 310, 10), [50, 100, 150]),
+        ([20, 40, 160], [40, 160]),
+        ([3], [3]),
+    ],
+)
+def test_steps_shown_are_the_papers_or_thirds(tmp_path: Path, steps: range, chosen: list[int]) -> None:
+    assert Sweep.load(tmp_path, "demo").choose_steps(list(steps))[0] == chosen
+
+
+def test_steps_that_are_not_recorded_are_said_so(tmp_path: Path) -> None:
+    chosen, why = Sweep.load(tmp_path, "demo", [7]).choose_steps([5, 10])
+    assert chosen == [5]
+    assert "nearest recorded: 5 for 7" in why
+
+
+def test_majority_takes_the_most_frequent_answer_and_shares_ties() -> None:
+    answers = np.array([["a", "a", "b"], ["a", "b", None], [None, None, None]], dtype=object)
+    scores = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    evaluation = Evaluation("toy", 1, ("x", "y", "z"), scores, answers)
+    assert evaluation.majority.tolist() == [1.0, 0.5, 0.0]
+    assert evaluation.passed.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_reported_numbers_have_a_source_and_unknown_ones_say_so() -> None:
+    cells = load_reported()
+    assert {(cell.model, cell.method): cell.value for cell in cells if cell.value > 0} == {
+        ("qwen3_4b", "ctpo"): 51.4,
+        ("qwen3_4b", "gspo"): 47.7,
+        ("qwen3_14b", "ctpo"): 58.8,
+        ("qwen3_14b", "gspo"): 55.5,
+        ("qwen3_14b", "ctpo_fixed"): 55.7,
+    }
+    assert all(cell.source and cell.retrieved and cell.note for cell in cells)
+
+
+def test_paper_numbers_stand_beside_ours_and_an_unknown_one_is_not_a_number(tmp_path: Path) -> None:
+    write_run(tmp_path, model="qwen3_4b", method="ctpo", stats_at=())
+    artifact = accuracy.make(load(tmp_path), "qwen3_4b")
+    assert artifact.table is not None
+    paper = {row[0]: row[-1] for row in artifact.table.rows}
+    assert paper == {"CTPO": "51.4", "GSPO": "47.7", "GRPO": "not recovered"}
+    assert not (artifact.data["value"] > 1).any()
+
+
+def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(
+    sweep: Path, tmp_path: Path
+) -> None:
+    analyse(sweep, tmp_path)
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("<img ") == len(list(tmp_path.glob("*.png")))
+    assert report.count("<table ") == len(list(tmp_path.glob("*.tex")))
+    assert not re.search(r"(src|href)=\"(?!data:)", report)
+    assert "http" not in report
+    parser = _Balanced()
+    parser.feed(report)
+    assert parser.open == []
+
+
+class _Balanced(HTMLParser):
+    """Fails on a tag that closes another than the last one opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "link", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("m,g,average,avg@32,12x,s,d,n", "line 2: value '12x'"), ("m,g,a,b,,s,d,", "needs a note")],
+)
+def test_a_malformed_reported_number_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "reported.csv"
+    path.write_text(f"model,method,benchmark,metric,value,source,retrieved,note\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        load_reported(path)

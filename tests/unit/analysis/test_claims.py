@@ -1,0 +1,102 @@
+"""Verdicts follow their rules, whatever the paper says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import walk_stats, write_run
+
+from analysis.claims import FAILS, HOLDS, NOT_TESTABLE, UNDECIDED, judge_claims, within
+from analysis.inputs import Sweep
+from analysis.statistics.intervals import Interval
+
+
+def verdicts(root: Path) -> list[str]:
+    return [claim.verdict for claim in judge_claims(Sweep.load(root, "demo"), "tiny")]
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval(np.float64((low + high) / 2), np.float64(low), np.float64(high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.45, 0.55, HOLDS),
+        (0.7, 0.8, FAILS),
+        (0.1, 0.2, FAILS),
+        (0.55, 0.65, UNDECIDED),
+        (np.nan, np.nan, UNDECIDED),
+    ],
+)
+def test_an_interval_decides_only_when_it_lies_on_one_side(low: float, high: float, verdict: str) -> None:
+    assert within(interval(low, high), 0.4, 0.6) == verdict
+
+
+def test_a_random_walk_is_a_square_root_and_a_steeper_one_is_not(tmp_path: Path) -> None:
+    for name, exponent, verdict in (("half", 0.5, HOLDS), ("steep", 0.9, FAILS)):
+        planted = walk_stats(np.random.default_rng(0), prompts=2000, exponent=exponent, sigma=0.02)
+        write_run(tmp_path / name, stats_at=(15,), stats={15: planted}, evaluated=())
+        assert verdicts(tmp_path / name)[0] == verdict
+
+
+def test_methods_are_never_told_apart_by_one_seed_each(tmp_path: Path) -> None:
+    right, wrong = {15: np.ones((40, 4))}, {15: np.zeros((40, 4))}
+    write_run(tmp_path, method="ctpo", scores=right, evaluated=(15,), stats_at=())
+    for method in ("grpo", "gspo", "ctpo_fixed"):
+        write_run(tmp_path, method=method, scores=wrong, evaluated=(15,), stats_at=())
+    claims = judge_claims(Sweep.load(tmp_path, "demo"), "tiny")
+    assert [claim.verdict for claim in claims[-2:]] == [UNDECIDED, UNDECIDED]
+    assert "one seed; by itself: holds" in claims[-1].measured
+
+
+@pytest.mark.parametrize(("better", "verdict"), [("ctpo", HOLDS), ("grpo", FAILS)])
+def test_with_two_seeds_the_better_method_is_named_either_way(
+    tmp_path: Path, better: str, verdict: str
+) -> None:
+    for method in ("ctpo", "grpo", "gspo", "ctpo_fixed"):
+        for seed in (0, 1):
+            score = np.full((40, 4), float(method == better))
+            write_run(tmp_path, method=method, seed=seed, scores={15: score}, evaluated=(15,), stats_at=())
+    assert verdicts(tmp_path)[-2] == verdict
+
+
+def test_clip_fractions_and_lengths_follow_their_rules(tmp_path: Path) -> None:
+    for method in ("ctpo", "grpo", "gspo"):
+        for seed in (0, 1):
+            write_run(tmp_path, method=method, seed=seed, evaluated=(), stats_at=())
+    assert verdicts(tmp_path)[5:7] == [HOLDS, HOLDS]
+
+
+def test_without_the_runs_a_claim_is_not_testable_and_says_why(tmp_path: Path) -> None:
+    write_run(tmp_path, method="ctpo", stats_at=(), evaluated=())
+    claims = judge_claims(Sweep.load(tmp_path, "demo"), "tiny")
+    assert {claim.verdict for claim in claims} == {NOT_TESTABLE}
+    assert all(claim.measured for claim in claims)
+
+
+def test_a_nan_metric_gives_no_verdict(tmp_path: Path) -> None:
+    for method in ("ctpo", "grpo", "gspo"):
+        run = write_run(tmp_path, method=method, steps=2, evaluated=(), stats_at=())
+        run.metrics_path.write_text(
+            '{"step": 1, "model_tokens/mean": "NaN", "actor/pg_clipfrac": "NaN"}\n'
+            '{"step": 2, "model_tokens/mean": 3, "actor/pg_clipfrac": 0.1}\n'
+        )
+    claims = judge_claims(Sweep.load(tmp_path, "demo"), "tiny")
+    assert [claim.verdict for claim in claims[5:7]] == [NOT_TESTABLE, NOT_TESTABLE]
+    assert "NaN" in claims[5].measured
+
+
+def test_evenness_compares_the_two_windows_on_the_same_run(tmp_path: Path) -> None:
+    write_run(
+        tmp_path,
+        stats_at=(15,),
+        stats={15: walk_stats(np.random.default_rng(3), prompts=500, sigma=0.05)},
+        evaluated=(),
+    )
+    claims = judge_claims(Sweep.load(tmp_path, "demo"), "tiny")
+    assert claims[1].verdict == HOLDS  # the fixed window: near 0 early, rising
+    assert claims[2].verdict == NOT_TESTABLE  # positions end at 160
+    assert claims[4].verdict == HOLDS  # the adaptive one is flatter

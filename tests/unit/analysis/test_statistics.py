@@ -1,0 +1,185 @@
+"""Every statistic against a value computed by hand, a naive loop, or what it was planted with."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.statistics.histograms import quantile, robust_scale
+from analysis.statistics.intervals import Interval
+from analysis.statistics.jackknife import delete_group_jackknife
+from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
+from analysis.statistics.resampling import holm, mean_interval, problem_bootstrap, sign_flip_p_value
+from analysis.statistics.seeds import seed_band
+
+
+def test_jackknife_of_a_mean_with_equal_groups_is_the_t_interval_of_group_means() -> None:
+    groups = np.array([1.0, 2.0, 4.0, 9.0])
+    without = np.array([np.delete(groups, j).mean() for j in range(4)])
+    interval = delete_group_jackknife(groups.mean(), without, np.full(4, 5.0))
+    half = stats.t.ppf(0.975, 3) * groups.std(ddof=1) / 2
+    assert interval.estimate == 4.0
+    assert interval.low == pytest.approx(4.0 - half)
+    assert interval.high == pytest.approx(4.0 + half)
+
+
+def test_jackknife_of_unequal_groups_matches_its_formula_by_hand() -> None:
+    # Deleting the groups changes the estimate by 1, 0 and -2: (3 - 1) / 3 * (1 + 0 + 4).
+    interval = delete_group_jackknife(5.0, np.array([6.0, 5.0, 3.0]), np.array([2.0, 5.0, 3.0]))
+    half = stats.t.ppf(0.975, 2) * np.sqrt(10 / 3)
+    assert (interval.low, interval.high) == (pytest.approx(5.0 - half), pytest.approx(5.0 + half))
+
+
+def test_jackknife_ignores_empty_groups_cell_by_cell_and_has_no_bounds_for_one_group() -> None:
+    sizes = np.array([[1.0, 3.0], [1.0, 0.0], [1.0, 0.0]])
+    without = np.array([[2.0, np.nan], [3.0, 5.0], [4.0, 5.0]])
+    interval = delete_group_jackknife(np.array([3.0, 5.0]), without, sizes)
+    assert np.isfinite(interval.low[0])
+    assert np.isnan(interval.low[1])
+    assert interval.estimate.tolist() == [3.0, 5.0]
+
+
+def test_a_single_position_per_bin_grows_as_the_power_itself() -> None:
+    positions = BinnedPositions(np.ones(5), 1)
+    np.testing.assert_allclose(positions.growth(0.7), np.arange(1, 6) ** 0.7)
+    np.testing.assert_allclose(positions.centres, np.arange(1, 6))
+
+
+def test_a_bin_grows_as_the_root_mean_square_over_its_tokens() -> None:
+    positions = BinnedPositions(np.array([3.0, 1.0, 2.0]), 2)
+    np.testing.assert_allclose(positions.growth(0.5), [np.sqrt((3 * 1 + 1 * 2) / 4), np.sqrt(3.0)])
+    np.testing.assert_allclose(positions.centres, [5 / 4, 3.0])
+
+
+@pytest.mark.parametrize("exponent", [0.2, 0.5, 0.71, 1.54])
+def test_an_exact_power_law_is_recovered_exactly(exponent: float) -> None:
+    positions = BinnedPositions(np.arange(100.0, 0.0, -1.0), 8)
+    std = 0.03 * positions.growth(exponent)
+    fit = fit_power_law(std, positions.per_bin(positions.counts), positions)
+    assert fit.exponent == pytest.approx(exponent, abs=1e-6)
+    assert fit.sigma == pytest.approx(0.03, rel=1e-5)
+
+
+def test_scale_is_weighted_least_squares_by_hand() -> None:
+    # minimise 1 (1 - s)^2 + 2 (5 - 2 s)^2: s = (1 + 2*5*2) / (1 + 2*4)
+    assert fit_scale(np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(
+        21 / 9
+    )
+
+
+def test_fits_without_enough_bins_or_spread_are_nan_not_numbers() -> None:
+    positions = BinnedPositions(np.array([1.0, 1.0]), 1)
+    assert np.isnan(fit_power_law(np.ones(2), np.ones(2), positions).exponent)
+    flat = BinnedPositions(np.ones(6), 1)
+    assert np.isnan(fit_power_law(np.zeros(6), np.ones(6), flat).exponent)
+
+
+def test_histogram_quantiles_are_linear_within_a_bucket() -> None:
+    edges = np.array([-np.inf, 0.0, 1.0, 3.0, np.inf])
+    counts = np.array([[0, 2, 2, 0], [0, 0, 0, 0], [9, 1, 0, 0]])
+    np.testing.assert_allclose(quantile(counts, edges, 0.75), [2.0, np.nan, np.nan])
+    np.testing.assert_allclose(quantile(counts, edges, 0.25)[0], 0.5)
+
+
+def test_robust_scale_of_normal_values_is_their_standard_deviation() -> None:
+    from analysis.position_sums import histogram_edges
+
+    values = np.random.default_rng(0).normal(scale=0.3, size=200_000)
+    counts, _ = np.histogram(values, bins=histogram_edges())
+    assert robust_scale(counts, histogram_edges()) == pytest.approx(0.3, rel=0.02)
+
+
+def test_bootstrap_of_one_seed_has_the_mean_and_spread_of_a_mean_over_problems() -> None:
+    scores = np.random.default_rng(1).random((1, 50))
+    draws = problem_bootstrap(scores)
+    assert draws.mean() == pytest.approx(scores.mean(), abs=0.002)
+    assert draws.std() == pytest.approx(scores.std() / np.sqrt(50), rel=0.03)
+
+
+def test_interval_is_clustered_so_more_samples_of_the_same_problems_do_not_narrow_it_to_nothing() -> None:
+    # Problems are all right or all wrong: a thousand samples each say no more than one.
+    scores = np.repeat([[0.0, 1.0]], 10, axis=0).reshape(1, 20)
+    interval = mean_interval(scores)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(20), rel=0.1)
+
+
+def test_bootstrap_interval_covers_nominally_over_problems_and_samples() -> None:
+    generator = np.random.default_rng(2)
+    hits = 0
+    for _ in range(300):
+        chance = generator.beta(2.0, 2.0, size=60)
+        scores = generator.binomial(4, chance)[None] / 4
+        draws = problem_bootstrap(scores, resamples=1000)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        hits += int(low <= 0.5 <= high)
+    # 0.95 +- 3.3 standard errors of a share of 300.
+    assert 0.908 <= hits / 300 <= 0.985
+
+
+def test_a_single_problem_has_no_interval() -> None:
+    interval = mean_interval(np.array([[0.25]]))
+    assert interval.estimate == 0.25
+    assert np.isnan(interval.low)
+
+
+def test_equal_input_gives_equal_intervals() -> None:
+    scores = np.random.default_rng(3).random((2, 30))
+    assert mean_interval(scores) == mean_interval(scores)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [([1.0], 1.0), ([1.0, 1.0, 1.0], 2 / 8), ([1.0, 2.0, -1.0], 6 / 8), ([0.0, 0.0], 1.0)],
+)
+def test_exact_sign_flip_p_values_by_hand(differences: list[float], p: float) -> None:
+    assert sign_flip_p_value(np.array(differences)) == pytest.approx(p)
+
+
+def test_sampled_and_exact_sign_flips_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = np.random.default_rng(4).normal(0.3, 1.0, size=12)
+    exact = sign_flip_p_value(differences)
+    monkeypatch.setattr("analysis.statistics.resampling.EXACT_PROBLEMS", 0)
+    assert sign_flip_p_value(differences) == pytest.approx(exact, abs=0.015)
+
+
+def test_p_values_are_uniform_or_larger_under_the_null() -> None:
+    generator = np.random.default_rng(5)
+    p = np.array([sign_flip_p_value(generator.normal(size=10)) for _ in range(400)])
+    assert np.mean(p <= 0.05) <= 0.09
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_seed_band_uses_common_steps_and_students_t() -> None:
+    first = (np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]))
+    second = (np.array([2, 3, 4]), np.array([4.0, 3.0, 9.0]))
+    steps, mean, low, high = seed_band([first, second])
+    assert steps.tolist() == [2, 3]
+    assert mean.tolist() == [3.0, 3.0]
+    half = stats.t.ppf(0.975, 1) * np.sqrt(2) / np.sqrt(2)
+    np.testing.assert_allclose([low[0], high[0]], [3 - half, 3 + half])
+    assert low[1] == high[1] == 3.0
+
+
+def test_seed_band_of_one_seed_has_no_band_and_a_nan_stays_a_nan() -> None:
+    _, mean, low, _ = seed_band([(np.array([1, 2]), np.array([1.0, np.nan]))])
+    assert np.isnan(low).all()
+    assert np.isnan(mean[1])
+
+
+def test_interval_text() -> None:
+    assert Interval(np.float64(0.714), np.float64(0.66), np.float64(0.76)).text() == "0.71 [0.66, 0.76]"
+    assert Interval(np.float64(0.5), np.float64(np.nan), np.float64(np.nan)).text(1, 100) == "50.0"
+
+
+def test_every_sign_pattern_is_tried_for_few_problems() -> None:
+    differences = np.array([0.5, 0.25, -1.0, 2.0])
+    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=4)]
+    share = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
+    assert sign_flip_p_value(differences) == pytest.approx(float(share))
