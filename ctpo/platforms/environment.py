@@ -25,6 +25,9 @@ CPU = {
     "OMP_NUM_THREADS": "1",
     # torch.compile costs minutes of C++ compilation and gains nothing on a tiny model.
     "TORCH_COMPILE_DISABLE": "1",
+    # Read by vLLM's CPU platform only to let `distributed_executor_backend: uni` pass; it refuses that otherwise
+    # because a worker of its own could set OMP_NUM_THREADS, which is 1 here anyway.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }

@@ -6,7 +6,6 @@ there would leave the shim silently unapplied (weight sync then fails and the tr
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 
 
@@ -30,7 +29,3 @@ def register() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     layer_utils.dispatch_cpu_unquantized_gemm = keep_weight
-    if multiprocessing.current_process().name.startswith("EngineCore"):
-        # vLLM's own default on the CPU, which it gives up inside a Ray actor; the engine core is none, but
-        # inherits the choice. A forked worker need not import torch and vLLM again (10 s).
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
