@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(f"  problem   {problem}")
     if not written:
-        print(
-            f"error: nothing could be made from the {len(sweep.found.runs)} runs of sweep {options.sweep!r}"
-        )
+        print(f"error: nothing could be made from the {len(sweep.found.runs)} runs of sweep {options.sweep!r}")
         return 1
     written.append(options.out / "report.html")
     report = html_report(f"CTPO: sweep {sweep.name}", made, left_out, problems, command)
@@ -61,9 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m analysis",
         description="Make every figure and table of a sweep from its run records.",
     )
-    parser.add_argument(
-        "--runs", type=Path, default=PROJECT / "results" / "runs", help="root of all run directories"
-    )
+    parser.add_argument("--runs", type=Path, default=PROJECT / "results" / "runs", help="root of all run directories")
     parser.add_argument("--sweep", default=DEFAULT_SWEEP, help="sweep to analyse (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=PROJECT / "paper_figures", help="folder to write to")
     parser.add_argument(
@@ -85,9 +81,7 @@ def _command(options: argparse.Namespace) -> str:
 def _print_found(sweep: Sweep) -> None:
     print(f"sweep {sweep.name}: {len(sweep.found.runs)} runs")
     for run in sweep.found.runs:
-        last = (
-            "no step" if run.last_step is None else f"step {run.last_step} of {run.total_steps or 'unknown'}"
-        )
+        last = "no step" if run.last_step is None else f"step {run.last_step} of {run.total_steps or 'unknown'}"
         evaluated = ", ".join(f"{name} at {len(run.sample_steps(name))} steps" for name in run.benchmarks)
         print(
             f"  found     {run.name}: {run.state}, {last}, "
@@ -97,11 +91,7 @@ def _print_found(sweep: Sweep) -> None:
 
 def _known_sweeps(root: Path) -> str:
     names = sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))
-    return (
-        f"sweeps there: {', '.join(names)}"
-        if names
-        else "run one first: python experiments/run.py -m sweeps=demo"
-    )
+    return f"sweeps there: {', '.join(names)}" if names else "run one first: python experiments/run.py -m sweeps=demo"
 
 
 def _makers() -> Iterator[tuple[str, Callable[[Sweep, str], Artifact]]]:

@@ -91,9 +91,7 @@ def _fixed_rises(sweep: Sweep, model: str) -> tuple[str, str]:
     early = _edge_rate(sums, 0)
     slope = uniformity(sums, FIXED)[0]
     falling = Interval(-slope.estimate, -slope.high, -slope.low)
-    measured = (
-        f"step {step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
-    )
+    measured = f"step {step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
     return measured, _all([_negative(falling), within(early, 0.0, NEAR_ZERO)])
 
 
@@ -136,9 +134,7 @@ def _negative(interval: Interval) -> str:
 
 
 def _clip_fraction_between(sweep: Sweep, model: str) -> tuple[str, str]:
-    means = {
-        method: _late_means(sweep, model, method, "actor/pg_clipfrac") for method in ("grpo", "ctpo", "gspo")
-    }
+    means = {method: _late_means(sweep, model, method, "actor/pg_clipfrac") for method in ("grpo", "ctpo", "gspo")}
     measured = ", ".join(f"{method} {100 * np.mean(values):.2g} %" for method, values in means.items())
     grpo, ctpo, gspo = means.values()
     if max(grpo) < min(ctpo) and max(ctpo) < min(gspo):
@@ -156,9 +152,7 @@ def _lengths_alike(sweep: Sweep, model: str) -> tuple[str, str]:
     ends = np.array([np.mean(late[method]) for method in methods])
     grows = [ends[index] > np.mean(early[method]) for index, method in enumerate(methods)]
     spread = float((ends.max() - ends.min()) / ends.mean())
-    changes = ", ".join(
-        f"{method} {np.mean(early[method]):.0f} to {np.mean(late[method]):.0f}" for method in methods
-    )
+    changes = ", ".join(f"{method} {np.mean(early[method]):.0f} to {np.mean(late[method]):.0f}" for method in methods)
     verdict = HOLDS if all(grows) and spread <= LENGTHS_ALIKE else FAILS
     return _with_seeds(f"{changes} tokens; spread at the end {100 * spread:.0f} %", verdict, late)
 
@@ -202,10 +196,7 @@ def _better(rivals: tuple[str, ...]) -> Callable[[Sweep, str], tuple[str, str]]:
 
 
 def _seeds(scores: FinalScores, methods: tuple[str, ...]) -> dict[str, list[float]]:
-    return {
-        method: [0.0] * min(len(cell.evaluations) for cell in scores.cells[method].values())
-        for method in methods
-    }
+    return {method: [0.0] * min(len(cell.evaluations) for cell in scores.cells[method].values()) for method in methods}
 
 
 _CLAIMS: tuple[tuple[str, str, Callable[[Sweep, str], tuple[str, str]]], ...] = (

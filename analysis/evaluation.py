@@ -68,9 +68,7 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
         return None
     defect = _defect(frame, step)
     if defect is not None:
-        run.add_problem(
-            "malformed", f"samples/{benchmark}/step_{step}.parquet: {defect}: no accuracy from it"
-        )
+        run.add_problem("malformed", f"samples/{benchmark}/step_{step}.parquet: {defect}: no accuracy from it")
         return None
     frame = frame.sort_values(["problem_id", "sample_index"], kind="stable")
     sizes = frame.groupby("problem_id", sort=True).size()

@@ -83,9 +83,7 @@ def uniformity(sums: PositionSums, window: Window) -> tuple[Interval, Interval]:
     without, sizes = leave_one_out(sums)
     positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
     whole, parts = (_unevenness(cells, window, positions) for cells in (sums.bins, without))
-    slope, variation = (
-        delete_group_jackknife(one, many, sizes.sum(1)) for one, many in zip(whole, parts, strict=True)
-    )
+    slope, variation = (delete_group_jackknife(one, many, sizes.sum(1)) for one, many in zip(whole, parts, strict=True))
     return slope, variation
 
 

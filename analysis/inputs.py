@@ -103,9 +103,7 @@ class Sweep:
         runs = [run for run in self.runs(model, method) if run.position_stats_steps]
         common = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
         if not common:
-            raise NothingToShow(
-                f"the seeds of {model}/{method} have no step with position statistics in common"
-            )
+            raise NothingToShow(f"the seeds of {model}/{method} have no step with position statistics in common")
         return method, runs, *self.choose_steps(common)
 
     def observed_sums(self, model: str) -> tuple[str, list[RunRecord], list[tuple[int, PositionSums]], str]:

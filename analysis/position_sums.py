@@ -72,9 +72,7 @@ class Sums:
         if window == OWN:
             return self.counts[OWN_HIGH], self.counts[OWN_LOW]
         if window not in self.windows:
-            raise RecordError(
-                f"position_stats: window {window} was not recorded; recorded: {list(self.windows)}"
-            )
+            raise RecordError(f"position_stats: window {window} was not recorded; recorded: {list(self.windows)}")
         column = FIRST_WINDOW + 2 * self.windows.index(window)
         return self.counts[column], self.counts[column + 1]
 
@@ -133,15 +131,12 @@ class PositionSums:
                 "fold": (layout["folds"], bins),
             }
             sums = {
-                name: Sums(arrays[f"{name}_sums"], arrays[f"{name}_counts"].astype(np.int64), windows)
-                for name in grids
+                name: Sums(arrays[f"{name}_sums"], arrays[f"{name}_counts"].astype(np.int64), windows) for name in grids
             }
             histogram = arrays["histogram"].astype(np.int64)
             overflow = int(arrays["overflow"].sum())
         except (KeyError, ValueError, TypeError) as error:
-            raise RecordError(
-                f"position_stats: not what this code reads ({type(error).__name__}: {error})"
-            ) from None
+            raise RecordError(f"position_stats: not what this code reads ({type(error).__name__}: {error})") from None
         for name, grid in grids.items():
             if sums[name].sums.shape != (6, *grid) or sums[name].counts.shape[1:] != grid:
                 raise RecordError(f"position_stats: {name} sums are not of the layout's shape {grid}")
@@ -168,13 +163,9 @@ def pooled(steps: Sequence[PositionSums]) -> PositionSums:
     """
     first = steps[0]
     for other in steps[1:]:
-        shapes = [
-            (step.bin_width, step.updates.sums.shape, step.positions.windows) for step in (first, other)
-        ]
+        shapes = [(step.bin_width, step.updates.sums.shape, step.positions.windows) for step in (first, other)]
         if shapes[0] != shapes[1] or first.positions.sums.shape != other.positions.sums.shape:
-            raise RecordError(
-                "position_stats: runs of different layouts (records.position_stats) cannot be pooled"
-            )
+            raise RecordError("position_stats: runs of different layouts (records.position_stats) cannot be pooled")
     folds = Sums(
         np.concatenate([step.folds.sums for step in steps], axis=1),
         np.concatenate([step.folds.counts for step in steps], axis=1),

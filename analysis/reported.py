@@ -43,9 +43,7 @@ def _cell(row: dict[str, str], line: int, name: str) -> Reported:
     try:
         value = float(text) if text else math.nan
     except ValueError:
-        raise ValueError(
-            f"{name} line {line}: value {text!r} is no number; leave it empty if unknown"
-        ) from None
+        raise ValueError(f"{name} line {line}: value {text!r} is no number; leave it empty if unknown") from None
     if math.isnan(value) and not row["note"]:
         raise ValueError(f"{name} line {line}: an empty value needs a note that says why")
     return Reported(value=value, **row)

@@ -121,9 +121,7 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
             row[benchmark] = Cell((*row.get(benchmark, Cell(())).evaluations, evaluation))
             used[run.name] = run
     if not cells:
-        raise NothingToShow(
-            f"no finished run of {model} has a usable final evaluation: {'; '.join(left_out)}"
-        )
+        raise NothingToShow(f"no finished run of {model} has a usable final evaluation: {'; '.join(left_out)}")
     steps = {e.step for row in cells.values() for cell in row.values() for e in cell.evaluations}
     return FinalScores(model, benchmarks, cells, tuple(sorted(steps)), tuple(used.values()), tuple(left_out))
 

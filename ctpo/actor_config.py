@@ -34,9 +34,7 @@ class PositionStatsConfig:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise MethodError(
-                    f"method.position_stats.{item.name}: expected a positive integer, got {value!r}"
-                )
+                raise MethodError(f"method.position_stats.{item.name}: expected a positive integer, got {value!r}")
         try:
             Layout(windows=(), **dataclasses.asdict(self))
         except ValueError as error:

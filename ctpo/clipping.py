@@ -47,9 +47,7 @@ class RatioWindow:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= 1.0 <= self.high < math.inf:
-            raise ValueError(
-                f"window: low={self.low}, high={self.high} must satisfy 0 < low <= 1 <= high (ratios)"
-            )
+            raise ValueError(f"window: low={self.low}, high={self.high} must satisfy 0 < low <= 1 <= high (ratios)")
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(log low, log high)` at every position."""
@@ -65,9 +63,7 @@ class LogWindow:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low <= 0.0 <= self.high < math.inf:
-            raise ValueError(
-                f"window: low={self.low}, high={self.high} must satisfy low <= 0 <= high (log-ratios)"
-            )
+            raise ValueError(f"window: low={self.low}, high={self.high} must satisfy low <= 0 <= high (log-ratios)")
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(low, high)` at every position."""
@@ -84,13 +80,9 @@ class PositionAdaptiveWindow:
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.eps_low < math.inf and 0.0 <= self.eps_high < math.inf):
-            raise ValueError(
-                f"window: eps_low={self.eps_low}, eps_high={self.eps_high} must be finite and at least 0"
-            )
+            raise ValueError(f"window: eps_low={self.eps_low}, eps_high={self.eps_high} must be finite and at least 0")
         if not 0.0 <= self.power <= 2.0:
-            raise ValueError(
-                f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's)"
-            )
+            raise ValueError(f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's)")
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(-eps_low * t**power, eps_high * t**power)` for positions `t`."""

@@ -42,9 +42,7 @@ _ALL = (
     Method("grpo", token_log_ratio, RatioWindow(1 - 0.2, 1 + 0.2), "arXiv 2402.03300"),
     Method("gspo", length_normalized_log_ratio, RatioWindow(1 - 3e-4, 1 + 4e-4), "arXiv 2507.18071"),
     Method("ctpo", cumulative_log_ratio, PositionAdaptiveWindow(0.025, 0.05, 0.5), CTPO_CITATION),
-    Method(
-        "ctpo_fixed", cumulative_log_ratio, RatioWindow(0.5, 5.0), f"{CTPO_CITATION}, fixed-clip ablation"
-    ),
+    Method("ctpo_fixed", cumulative_log_ratio, RatioWindow(0.5, 5.0), f"{CTPO_CITATION}, fixed-clip ablation"),
     Method(
         "ctpo_released",
         cumulative_log_ratio,

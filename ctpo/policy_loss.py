@@ -23,9 +23,7 @@ PREFIX = "ctpo/"
 class LossObserver(Protocol):
     """Sees every micro-batch's surrogate; must neither change it nor wait for the device."""
 
-    def observe(
-        self, method: Method, surrogate: Surrogate, advantages: Tensor, response_mask: Tensor
-    ) -> None: ...
+    def observe(self, method: Method, surrogate: Surrogate, advantages: Tensor, response_mask: Tensor) -> None: ...
 
 
 class MethodLoss:
@@ -139,7 +137,5 @@ def register_policy_losses() -> list[str]:
         if taken is None:
             register_policy_loss(name)(MethodLoss(method))
         elif not isinstance(taken, MethodLoss):
-            raise RuntimeError(
-                f"verl already has a policy loss {name!r} ({taken!r}); it must be this package's"
-            )
+            raise RuntimeError(f"verl already has a policy loss {name!r} ({taken!r}); it must be this package's")
     return [PREFIX + name for name in METHODS]

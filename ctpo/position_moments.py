@@ -137,8 +137,7 @@ class Layout:
                 raise ValueError(f"position_stats.{name}: must be at least 1, got {getattr(self, name)}")
         if self.bin_width % BYTES or self.bin_width > MAX_BIN_WIDTH:
             raise ValueError(
-                f"position_stats.bin_width: must be a multiple of {BYTES} up to {MAX_BIN_WIDTH}, "
-                f"got {self.bin_width}"
+                f"position_stats.bin_width: must be a multiple of {BYTES} up to {MAX_BIN_WIDTH}, got {self.bin_width}"
             )
 
     @property

@@ -95,9 +95,7 @@ class Staging:
         dense = (self.capacity, layout.width)
         self._flags = torch.zeros(layout.features, *dense, dtype=torch.uint8, device=device)
         self._coded = {pm.TOKENS}  # whose flags ever occurred; the others' stay 0
-        self._packed = torch.zeros(
-            layout.features, layout.width // pm.BYTES, dtype=torch.int64, device=device
-        )
+        self._packed = torch.zeros(layout.features, layout.width // pm.BYTES, dtype=torch.int64, device=device)
         self._packed_rows = 0
         self._comparison = torch.empty(dense, device=device)
         self._exact = torch.empty(dense, dtype=torch.float64, device=device)
@@ -131,9 +129,7 @@ class Staging:
             buffer[rows, pm.BYTES - 1 :].scatter_(1, slots, source.to(buffer.dtype))
 
         place(self._codes, _code(tokens))
-        self._coded |= {
-            feature for feature, flags in zip(_CODED[1:], tokens.own, strict=True) if flags is not None
-        }
+        self._coded |= {feature for feature, flags in zip(_CODED[1:], tokens.own, strict=True) if flags is not None}
         place(self._values[0], tokens.log_ratio)
         place(self._candidates, clip_candidates(tokens.log_ratio, tokens.advantages))
         if tokens.token_log_ratio is not None:

@@ -28,9 +28,7 @@ __all__ = ["COUNTERFACTUAL_WINDOWS", "Moments", "PositionRecorder", "PositionSta
 COUNTERFACTUAL_WINDOWS: tuple[Window, ...] = (RatioWindow(0.5, 5.0), PositionAdaptiveWindow(0.025, 0.05, 0.5))
 """What the paper's clip-rate figure compares, on one and the same run."""
 
-_WINDOW_KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (RatioWindow, LogWindow, PositionAdaptiveWindow)
-}
+_WINDOW_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RatioWindow, LogWindow, PositionAdaptiveWindow)}
 
 
 class PositionStats:
@@ -100,9 +98,7 @@ class PositionStats:
         """
         if not (log_ratio.shape == advantages.shape == response_mask.shape and log_ratio.dim() == 2):
             shapes = [tuple(tensor.shape) for tensor in (log_ratio, advantages, response_mask)]
-            raise ValueError(
-                f"log_ratio, advantages, response_mask must share one [batch, length] shape: {shapes}"
-            )
+            raise ValueError(f"log_ratio, advantages, response_mask must share one [batch, length] shape: {shapes}")
         if not 0 <= update_index < self.layout.max_updates:
             raise ValueError(
                 f"update_index {update_index} is outside 0..{self.layout.max_updates - 1}; set "
@@ -176,9 +172,7 @@ class PositionStats:
     def merge(self, other: PositionStats) -> None:
         """Add another's sums, in place, on this one's device. Raises ValueError if the layouts differ."""
         if other.layout != self.layout:
-            raise ValueError(
-                f"cannot merge position statistics of different layouts: {self.layout}, {other.layout}"
-            )
+            raise ValueError(f"cannot merge position statistics of different layouts: {self.layout}, {other.layout}")
         for mine, theirs in zip(self._tensors().values(), other._tensors().values(), strict=True):
             mine += theirs.to(mine.device)
 
@@ -203,11 +197,7 @@ class PositionStats:
 
     def _tensors(self) -> dict[str, Tensor]:
         grids = {"position": self.positions, "update": self.updates, "fold": self.folds}
-        tensors = {
-            f"{name}_{part}": getattr(grid, part)
-            for name, grid in grids.items()
-            for part in ("sums", "counts")
-        }
+        tensors = {f"{name}_{part}": getattr(grid, part) for name, grid in grids.items() for part in ("sums", "counts")}
         return tensors | {"histogram": self.histogram, "overflow": self.overflow}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -224,9 +214,7 @@ class PositionStats:
             array = np.array(tensor.cpu())
             if array.dtype == np.int64:
                 if array.size and array.max() > np.iinfo(np.uint32).max:
-                    raise OverflowError(
-                        f"position statistics: a count in {name} exceeds 32 bits; merge fewer steps"
-                    )
+                    raise OverflowError(f"position statistics: a count in {name} exceeds 32 bits; merge fewer steps")
                 array = array.astype(np.uint32)
             arrays[name] = array
         return arrays
@@ -262,9 +250,7 @@ class PositionRecorder:
         """All micro-batches until the next call belong to one mini-batch update."""
         self._updates_begun += 1
 
-    def observe(
-        self, method: Method, surrogate: Surrogate, advantages: Tensor, response_mask: Tensor
-    ) -> None:
+    def observe(self, method: Method, surrogate: Surrogate, advantages: Tensor, response_mask: Tensor) -> None:
         """Add a micro-batch; tensors are `[batch, response_length]`."""
         is_cumulative = method.log_ratio == cumulative_log_ratio
         self.stats.update(

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from verl.trainer import main_ppo
 
 
-class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[misc]
+class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
     """Runs in a Ray actor of its own, so what the driver registered is not registered here."""
 
     def run(self, config: DictConfig) -> Any:

@@ -150,9 +150,7 @@ class RecordingTrainer(PPOTrainerSync):
         if step > 0 and not logged:
             draft = Path(self.config.trainer.default_local_dir) / f"global_step_{step}" / DRAFT_FILE
             self._draft_row = json.loads(draft.read_text())
-        validate = not logged and (
-            self.config.trainer.val_before_train if step == 0 else self._validation_due(step)
-        )
+        validate = not logged and (self.config.trainer.val_before_train if step == 0 else self._validation_due(step))
         if self._draft_row and not validate:
             self.records.append_metrics(step, self._draft_row)
         with open_dict(self.config):
@@ -182,14 +180,8 @@ class RecordingTrainer(PPOTrainerSync):
         self._refuse_losses("validation at", drawn, sum(expected_acc_counts.values()))
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
-        numeric = {
-            name: reward_extra_infos_dict[name]
-            for name in ("reward", "acc")
-            if name in reward_extra_infos_dict
-        }
-        return super()._val_metrics_update(
-            data_sources, sample_uids, numeric, sample_turns, expected_acc_counts
-        )
+        numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
+        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
 
 
 class _RecordedTracking:

@@ -73,9 +73,7 @@ def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dic
     return times
 
 
-def ratio_rows(
-    times: dict[str, list[float]], reference: str, shape: str, bounds: dict[str, float]
-) -> list[Row]:
+def ratio_rows(times: dict[str, list[float]], reference: str, shape: str, bounds: dict[str, float]) -> list[Row]:
     """The reference in milliseconds, then every other contender as a multiple of it."""
     rows = [Row(f"{shape}  verl {reference}", 1e3 * statistics.median(times[reference]), "ms")]
     for name, seconds in times.items():
@@ -143,9 +141,7 @@ def bench_loss(rounds: int) -> list[Row]:
             return call
 
         plain = FSDPActorConfig(**sizes)
-        contenders: dict[str, Callable[[], object]] = {
-            "vanilla": contender("vanilla", "seq-mean-token-mean", plain)
-        }
+        contenders: dict[str, Callable[[], object]] = {"vanilla": contender("vanilla", "seq-mean-token-mean", plain)}
         for name, method in METHODS.items():
             contenders[name] = contender(f"ctpo/{name}", method.aggregation, config_of(name))
         with_stats = "ctpo + position statistics"
@@ -197,15 +193,9 @@ def bench_stats(rounds: int) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "section", nargs="?", default="all", choices=[*SECTIONS, "all"], help="what to measure"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=30, help="rounds of %(default)s interleaved measurements"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all"], help="what to measure")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of %(default)s interleaved measurements")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a stated bound is exceeded")
     options = parser.parse_args(arguments)
     if options.rounds < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,9 @@ from ctpo.records import RecordError, RunDirectory
 from ctpo.records.progress import set_phase
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
+
+#: The last line of a traceback, after the process' name that Ray puts before it.
+FIRST_ERROR = re.compile(r"^(?:\S*\([^)]*\)\S*\s+)?(?P<message>(?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
 # Exit codes: 0 done, 1 the training failed, 2 the request is wrong (nothing was started).
 USAGE = 2
@@ -74,17 +78,19 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
     os.environ.update(_run_environment(config))
     set_phase(Path(config.run.dir), "starting Ray, verl and vLLM")
     log = Path(config.run.dir) / "run.log"
+    before = log.stat().st_size if log.exists() else 0
     with captured_output(log) as terminal, ProgressLine(config, terminal):
         try:
             # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
             _run_verl(OmegaConf.create(resolved(config)))
         except BaseException as error:
-            traceback.print_exc()
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            records.finish("interrupted" if interrupted else "failed", error=_last_line(error))
+            reason = _last_line(error) if interrupted else _reason(error, log, before)
+            traceback.print_exc()
+            records.finish("interrupted" if interrupted else "failed", error=reason)
             if interrupted:
                 raise
-            raise RunFailed(f"{_last_line(error)}\nthe whole log: {log}") from None
+            raise RunFailed(f"{reason}\nthe whole log: {log}") from None
     records.finish("finished")
     print(f"finished: {config.run.dir}")
 
@@ -111,13 +117,22 @@ def _run_verl(config: DictConfig) -> None:
 
     from ctpo.runner import Runner
 
-    validate_config(
-        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-    )
+    validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
         main_ppo.run_ppo(config, task_runner_class=ray.remote(num_cpus=1)(Runner))
     finally:
         ray.shutdown()
+
+
+def _reason(error: BaseException, log: Path, start: int) -> str:
+    """What ended the run, with the first error that any of its processes logged: that is often the cause."""
+    reason = _last_line(error)
+    with open(log, "rb") as file:
+        file.seek(start)
+        first = FIRST_ERROR.search(file.read().decode(errors="replace"))
+    if first is None or first["message"][:60] in reason:
+        return reason
+    return f"{reason}\nfirst error in the log: {first['message'][:300]}"
 
 
 def _last_line(error: BaseException) -> str:

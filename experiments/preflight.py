@@ -78,11 +78,11 @@ def _batches(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}: {mini} prompts x {rollout.n} responses do not "
             f"divide over trainer.n_gpus_per_node={processes} processes"
         )
-    micro = actor.ppo_micro_batch_size_per_gpu
-    if not actor.use_dynamic_bsz and micro and (mini * rollout.n // processes) % micro:
+    micro, share = actor.ppo_micro_batch_size_per_gpu, mini * rollout.n // processes
+    if not actor.use_dynamic_bsz and micro and share % micro:
         yield (
             f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={micro}: does not divide a process' mini-batch "
-            f"of {mini * rollout.n // processes} responses; use {_nearest_divisor(mini * rollout.n // processes, micro)}"
+            f"of {share} responses; use {_nearest_divisor(share, micro)}"
         )
     longest = config.data.max_prompt_length + config.data.max_response_length
     if rollout.max_model_len is not None and longest > rollout.max_model_len:
@@ -97,11 +97,14 @@ def _nearest_divisor(total: int, wanted: int) -> int:
     return min((d for d in range(1, total + 1) if total % d == 0), key=lambda d: (abs(d - wanted), d))
 
 
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
 def _method(config: DictConfig) -> Iterator[str]:
     from ctpo.methods import MethodError, configure
 
-    settings = OmegaConf.to_container(config.method, resolve=True)
-    assert isinstance(settings, dict)
+    settings = _plain(config.method)
     settings.pop("position_stats", None)
     try:
         method = configure(settings.pop("name"), settings)
@@ -121,7 +124,7 @@ def _sandbox(config: DictConfig) -> Iterator[str]:
     from ctpo.tir.config import TirConfig
 
     try:
-        TirConfig.from_node(OmegaConf.to_container(config.tir, resolve=True))
+        TirConfig.from_node(_plain(config.tir))
     except ValueError as error:
         yield str(error)
     try:

@@ -77,9 +77,7 @@ def _tiny_model(spec: dict[str, Any]) -> Path:
     from experiments.tiny.model import TinyModelSpec
 
     quality = _known_fields(Quality, spec.pop("quality", {}), "model_spec.quality")
-    return tiny_model(
-        TinyModelSpec(**_known_fields(TinyModelSpec, spec, "model_spec"), quality=Quality(**quality))
-    )
+    return tiny_model(TinyModelSpec(**_known_fields(TinyModelSpec, spec, "model_spec"), quality=Quality(**quality)))
 
 
 def _arithmetic(spec: dict[str, Any]) -> DatasetPaths:
@@ -168,9 +166,7 @@ def _checked_copy(path: Path, split: str, system_prompt: str) -> Path:
     return cached("datasets", path.stem, settings, build) / path.name
 
 
-def checked_row(
-    row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str
-) -> dict[str, Any]:
+def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str) -> dict[str, Any]:
     """One row in verl's format as every part of this project expects it.
 
     Puts `system_prompt` first if the row has no system message, and gives the problem an id (a hash of its
@@ -191,15 +187,11 @@ def checked_row(
     for i, turn in enumerate(prompt):
         role = turn.get("role")
         if role not in ("system", "user", "assistant") or (role == "system" and i):
-            raise PrepareError(
-                f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages"
-            )
+            raise PrepareError(f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages")
         content = text(turn.get("content"), f"prompt[{i}].content", "give the message's text")
         messages.append({"role": role, "content": content})
     if messages[-1]["role"] != "user":
-        raise PrepareError(
-            f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's"
-        )
+        raise PrepareError(f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's")
     asked = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
@@ -222,9 +214,7 @@ def checked_row(
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if everything is there at the end."""
     parser = argparse.ArgumentParser(prog="experiments/prepare.py", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", default="tiny", help="config group experiments/configs/model (default: tiny)"
-    )
+    parser.add_argument("--model", default="tiny", help="config group experiments/configs/model (default: tiny)")
     parser.add_argument("--dataset", help="config group experiments/configs/dataset (default: the model's)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. dataset_spec.test_size=256")
     options = parser.parse_args(arguments)
@@ -234,9 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = prepare_dataset(cfg)
         for split in ("train", "test"):
             for path in getattr(data, split):
-                print(
-                    f"{split + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True
-                )
+                print(f"{split + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True)
         model = prepare_model(cfg)
     except PrepareError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -60,9 +60,7 @@ class ProgressLine:
         self._started = time.monotonic()
         self._shown = ""
         self._bar = (
-            tqdm(total=self._total, unit="step", file=terminal, dynamic_ncols=True)
-            if terminal.isatty()
-            else None
+            tqdm(total=self._total, unit="step", file=terminal, dynamic_ncols=True) if terminal.isatty() else None
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)

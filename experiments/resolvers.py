@@ -27,6 +27,4 @@ def register() -> None:
         "verl_config_dir", lambda: str(package_dir("verl") / "trainer" / "config"), replace=True
     )
     OmegaConf.register_new_resolver("default_concurrency", lambda: os.cpu_count() or 1, replace=True)
-    OmegaConf.register_new_resolver(
-        "updates_per_step", lambda prompts, mini: -(-prompts // mini), replace=True
-    )
+    OmegaConf.register_new_resolver("updates_per_step", lambda prompts, mini: -(-prompts // mini), replace=True)

@@ -39,15 +39,11 @@ def make(sweep: Sweep, model: str) -> Artifact:
                     "high": rate.high,
                 }
                 tables.append(
-                    pd.DataFrame(
-                        {"step": step, "side": side, "window": name, "position": growth.positions, **values}
-                    )
+                    pd.DataFrame({"step": step, "side": side, "window": name, "position": growth.positions, **values})
                 )
             if column == 0:
                 axis.set_ylabel(label)
-        axes[0, column].annotate(
-            f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold"
-        )
+        axes[0, column].annotate(f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold")
         axes[1, column].set_xlabel("position $t$ (model tokens)")
     data = pd.concat(tables)
     top = axis_top(data["rate"].to_numpy(), data["responses"].to_numpy())

@@ -29,9 +29,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     """Two quantities by training step above, by update below."""
     method, runs, _, _ = sweep.observed_sums(model)
     recorded = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
-    chosen = [
-        recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, MAX_STEPS).round().astype(int))
-    ]
+    chosen = [recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, MAX_STEPS).round().astype(int))]
     loaded = [(step, sums) for step in chosen if (sums := sweep.pooled_position_sums(runs, step)) is not None]
     if not loaded:
         raise NothingToShow(f"no readable position statistics of {model}/{method}")
@@ -72,9 +70,7 @@ def _quantity(cells: Sums, quantity: str) -> np.ndarray:
     return np.where(cells.count >= LEAST_TOKENS, values, np.nan)
 
 
-def _draw(
-    figure: Any, axis: Any, grid: np.ndarray, values: list[int], sums: PositionSums, colours: str
-) -> Any:
+def _draw(figure: Any, axis: Any, grid: np.ndarray, values: list[int], sums: PositionSums, colours: str) -> Any:
     import seaborn as sns
 
     filled = np.flatnonzero(np.isfinite(grid).any(0))
@@ -90,9 +86,7 @@ def _draw(
     return figure.colorbar(mesh, ax=axis)
 
 
-def _table(
-    label: str, values: list[int], quantity: str, grid: np.ndarray, sums: PositionSums
-) -> pd.DataFrame:
+def _table(label: str, values: list[int], quantity: str, grid: np.ndarray, sums: PositionSums) -> pd.DataFrame:
     rows, columns = np.indices(grid.shape)
     table = pd.DataFrame(
         {

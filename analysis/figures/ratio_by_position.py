@@ -33,9 +33,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     for column, (step, sums, growth) in enumerate(measured):
         rates = {name: clip_rates(sums, window) for name, _, window, _, _ in WINDOWS}
         _draw_rates(axes[1, column], growth, rates)
-        axes[0, column].annotate(
-            f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold"
-        )
+        axes[0, column].annotate(f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold")
         tables.append(_numbers(step, growth, rates))
         fits.append(_fit_sentence(step, growth, sums))
     _label(figure, axes, counts_axes)
@@ -87,9 +85,7 @@ def _draw_spread(axis: Any, growth: Growth) -> Any:
     square_root = float(growth.sigma.estimate) * np.sqrt(at)
     sigma, exponent = (float(part.estimate) for part in growth.free)
     axis.plot(at, growth.predicted, ":", color=style.GREY, label="from variances of increments", **fits)
-    axis.plot(
-        at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits
-    )
+    axis.plot(at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits)
     axis.plot(at, square_root, "--", color=style.SQUARE_ROOT_COLOUR, label=r"fit $\sigma\sqrt{t}$", **fits)
     exponent_text = f"$b$ = {growth.free[1].text()}"
     axis.annotate(exponent_text, (0.03, 0.83), xycoords="axes fraction", va="top", fontsize=7)

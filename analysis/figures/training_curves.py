@@ -47,9 +47,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         axis.set_xlabel("training step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _finish_axes(dict(zip([panel for panel, _ in shown], axes[0], strict=True)))
-    handles = {
-        handle.get_label(): handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]
-    }
+    handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
     data = pd.concat([part for part in parts if len(part)])
     missing = [label for panel, label, _ in PANELS if not curves[panel]]
@@ -66,9 +64,7 @@ def _curves(
         if panel == "accuracy":
             steps, values = accuracy_curve(sweep, run)
         else:
-            steps, values = next(
-                (found for key in keys if len((found := run.series(key))[0])), run.series("")
-            )
+            steps, values = next((found for key in keys if len((found := run.series(key))[0])), run.series(""))
         if len(steps):
             curves.setdefault(run.method, {})[run.seed] = (steps, values)
     return curves
@@ -86,9 +82,7 @@ def accuracy_curve(sweep: Sweep, run: RunRecord) -> tuple[np.ndarray, np.ndarray
     return np.array([step for step, _ in pairs], dtype=np.int64), np.array([value for _, value in pairs])
 
 
-def _draw(
-    axis: Any, panel: str, method: str, seeds: dict[int, tuple[np.ndarray, np.ndarray]]
-) -> pd.DataFrame:
+def _draw(axis: Any, panel: str, method: str, seeds: dict[int, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     if not seeds:
         return pd.DataFrame(columns=_COLUMNS)
     look = style.look(method)

@@ -91,9 +91,7 @@ def fit_power_law(std: FloatArray, weights: FloatArray, positions: BinnedPositio
     if coarse in (0, len(_GRID) - 1):
         return Fit(np.nan, np.nan)
     bounds = (_GRID[coarse - 1], _GRID[coarse + 1])
-    exponent = float(
-        optimize.minimize_scalar(unexplained, bounds=bounds, method="bounded", options={"xatol": 1e-9}).x
-    )
+    exponent = float(optimize.minimize_scalar(unexplained, bounds=bounds, method="bounded", options={"xatol": 1e-9}).x)
     return Fit(fit_scale(std, weights, positions.growth(exponent)[usable]), exponent)
 
 

@@ -20,9 +20,7 @@ def seed_band(
     would jump for no reason of the method's.
     """
     steps = sorted(set.intersection(*(set(steps.tolist()) for steps, _ in curves)))
-    values = np.array(
-        [[dict(zip(at.tolist(), value, strict=True))[step] for step in steps] for at, value in curves]
-    )
+    values = np.array([[dict(zip(at.tolist(), value, strict=True))[step] for step in steps] for at, value in curves])
     values = values.reshape(len(curves), len(steps))
     mean = values.mean(0)
     if len(curves) < 2:

@@ -42,9 +42,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         f"Table 2 ({model}): avg@{scores.k}, in percent",
         _caption(scores, reported),
         scores.runs,
-        pd.DataFrame(
-            records, columns=["method", "benchmark", "metric", "seeds", "problems", "value", "low", "high"]
-        ),
+        pd.DataFrame(records, columns=["method", "benchmark", "metric", "seeds", "problems", "value", "low", "high"]),
         table=Table(header, rows),
     )
 
@@ -70,9 +68,7 @@ def _records(scores: FinalScores, method: str) -> list[tuple[object, ...]]:
         seeds, problems = cell.scores.shape
         metrics = (("avg", cell.interval), ("pass", cell.pass_at_k), ("majority", cell.majority_at_k))
         for metric, interval in metrics:
-            records.append(
-                (method, benchmark, f"{metric}@{scores.k}", seeds, problems, *map(float, interval))
-            )
+            records.append((method, benchmark, f"{metric}@{scores.k}", seeds, problems, *map(float, interval)))
     average = scores.average(method)
     if average is not None and len(scores.benchmarks) > 1:
         records.append((method, "average", f"avg@{scores.k}", "", "", *map(float, average)))

@@ -44,6 +44,4 @@ def make(sweep: Sweep, model: str) -> Artifact:
     caption = _CAPTION.format(steps=", ".join(map(str, sorted(steps))))
     table = Table(["Method", "window", "clipped, %", "slope", "variation"], rows, range(3, len(rows), 3))
     data = pd.DataFrame(records, columns=COLUMNS)
-    return Artifact(
-        f"clip_uniformity_{model}", f"Clip uniformity ({model})", caption, used, data, table=table
-    )
+    return Artifact(f"clip_uniformity_{model}", f"Clip uniformity ({model})", caption, used, data, table=table)

@@ -21,11 +21,9 @@ def register() -> None:
     import vllm.model_executor.layers.utils as layer_utils
 
     if not hasattr(layer_utils, "dispatch_cpu_unquantized_gemm"):
-        raise RuntimeError(
-            "ctpo: this vLLM has no dispatch_cpu_unquantized_gemm; weight sync on the CPU would hang"
-        )
+        raise RuntimeError("ctpo: this vLLM has no dispatch_cpu_unquantized_gemm; weight sync on the CPU would hang")
 
     def keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
 
     layer_utils.dispatch_cpu_unquantized_gemm = keep_weight

@@ -65,9 +65,7 @@ def json_safe(value: Any, name: str = "value") -> Any:
         return [json_safe(item, f"{name}[{index}]") for index, item in enumerate(value)]
     if hasattr(value, "item"):
         return json_safe(value.item(), name)
-    raise RecordError(
-        f"{name}: {type(value).__name__} cannot be recorded; give a number, string, list or mapping"
-    )
+    raise RecordError(f"{name}: {type(value).__name__} cannot be recorded; give a number, string, list or mapping")
 
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

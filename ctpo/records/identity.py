@@ -85,8 +85,6 @@ def first_difference(
     shown_old, shown_new = dict(flatten(recorded)), dict(flatten(wanted))
     for name in sorted(old.keys() | new.keys()):
         if name not in old or name not in new or old[name] != new[name]:
-            before, after = (
-                repr(shown[name]) if name in shown else "absent" for shown in (shown_old, shown_new)
-            )
+            before, after = (repr(shown[name]) if name in shown else "absent" for shown in (shown_old, shown_new))
             return f"{name} (recorded {before}, now {after})"
     return None

@@ -45,9 +45,7 @@ def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
     write_text(run / FILE, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def create_manifest(
-    run: Path, config: Mapping[str, Any], seeds: Mapping[str, int], may_differ: Sequence[str]
-) -> None:
+def create_manifest(run: Path, config: Mapping[str, Any], seeds: Mapping[str, int], may_differ: Sequence[str]) -> None:
     """Writes ``config.yaml``, the uncommitted changes and the manifest of a new run."""
     import yaml
 

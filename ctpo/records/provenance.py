@@ -55,9 +55,7 @@ def git_state(project: Path = PROJECT) -> tuple[dict[str, Any], str]:
     for name in filter(None, untracked.split("\0")):
         if (project / name).is_file() and (project / name).stat().st_size <= MAX_UNTRACKED_BYTES:
             # git diff --no-index exits with 1 when there is a difference.
-            parts.append(
-                _output("git", "diff", "--no-index", "/dev/null", name, cwd=project, ok=(0, 1)) or ""
-            )
+            parts.append(_output("git", "diff", "--no-index", "/dev/null", name, cwd=project, ok=(0, 1)) or "")
         else:
             parts.append(f"untracked, too large to show: {name}\n")
     diff = "".join(parts)

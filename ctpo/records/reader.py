@@ -84,9 +84,7 @@ class RunRecord:
         steps = sorted(by_step)
         gaps = sorted(set(range(steps[0], steps[-1])) - by_step.keys()) if steps else []
         if gaps:
-            self.add_problem(
-                "malformed", f"metrics.jsonl lacks {len(gaps)} steps in between, the first is {gaps[0]}"
-            )
+            self.add_problem("malformed", f"metrics.jsonl lacks {len(gaps)} steps in between, the first is {gaps[0]}")
         return [by_step[step] for step in steps]
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:

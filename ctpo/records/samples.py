@@ -43,9 +43,7 @@ def _column(field: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[An
     values = []
     for index, row in enumerate(rows):
         if field not in row:
-            raise RecordError(
-                f"samples row {index}: {field} is missing; a row needs {', '.join(SAMPLE_FIELDS)}"
-            )
+            raise RecordError(f"samples row {index}: {field} is missing; a row needs {', '.join(SAMPLE_FIELDS)}")
         value = row[field]
         try:
             missing = value is None or (isinstance(value, float) and math.isnan(value) and kind != "float64")
@@ -74,9 +72,7 @@ def write_samples(path: Path, step: int, rows: Iterable[Mapping[str, Any]]) -> N
     keys = list(zip(columns["problem_id"], columns["sample_index"], strict=True))
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise RecordError(
-            f"samples: problem_id={twice[0]!r} sample_index={twice[1]} is given twice in step {step}"
-        )
+        raise RecordError(f"samples: problem_id={twice[0]!r} sample_index={twice[1]} is given twice in step {step}")
     schema = pyarrow.schema([(field, pyarrow.type_for_alias(kind)) for field, kind in SAMPLE_FIELDS.items()])
     arrow = pyarrow.table(columns, schema=schema)
     write_whole(path, lambda file: pyarrow.parquet.write_table(arrow, file, compression="zstd"))

@@ -19,9 +19,7 @@ def main() -> int:
         prog="python -m ctpo.sandbox", description="The sandbox that runs the model's Python code."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser(
-        "doctor", help="say what isolates calls on this host, attack it, time it (about 15 s)"
-    )
+    check = commands.add_parser("doctor", help="say what isolates calls on this host, attack it, time it (about 15 s)")
     check.add_argument("--calls", type=_positive, default=50, help="calls to time (default: %(default)s)")
     return doctor(parser.parse_args().calls)
 

@@ -70,13 +70,9 @@ class _Launcher:
         try:
             said = await asyncio.wait_for(loop.sock_recv(self.control, 65536), _START_S)
         except (OSError, asyncio.TimeoutError) as error:
-            raise SandboxUnavailable(
-                f"sandbox: the launcher did not start within {_START_S:.0f} s"
-            ) from error
+            raise SandboxUnavailable(f"sandbox: the launcher did not start within {_START_S:.0f} s") from error
         hello = (
-            json.loads(said)
-            if said
-            else {"error": "sandbox: the launcher died at its start; see its traceback above"}
+            json.loads(said) if said else {"error": "sandbox: the launcher died at its start; see its traceback above"}
         )
         if "error" in hello:
             raise SandboxUnavailable(hello["error"])
@@ -122,9 +118,7 @@ class SandboxClient:
         """
         text = code.encode("utf-8", "replace")
         if len(text) > protocol.MAX_CODE_BYTES:
-            return ExecutionResult(
-                "", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0
-            )
+            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
         async with self._slots:
             # A worker that was killed from outside loses its call; a second loss is no accident.
             for _ in range(_ATTEMPTS):
@@ -134,9 +128,7 @@ class SandboxClient:
                 )
                 if answer is not None:
                     return self._result(*answer)
-        raise SandboxUnavailable(
-            f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes"
-        )
+        raise SandboxUnavailable(f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes")
 
     async def start(self) -> str:
         """Prepare the isolation now rather than at the first call; one line that says what isolates."""
@@ -173,9 +165,7 @@ class SandboxClient:
         if reason == protocol.UNAVAILABLE:
             raise SandboxUnavailable(_advice(stderr.decode("utf-8", "replace").strip()))
         cap = self.limits.output_bytes
-        return ExecutionResult(
-            cut_middle(stdout, cap), cut_middle(stderr, cap), cast(Reason, reason), duration_s
-        )
+        return ExecutionResult(cut_middle(stdout, cap), cut_middle(stderr, cap), cast(Reason, reason), duration_s)
 
 
 async def _exchange(control: socket.socket, request: bytes, patience_s: float) -> bytes:
@@ -215,9 +205,7 @@ def require_isolation() -> str:
 
 async def _prove() -> str:
     if not sys.platform.startswith("linux"):
-        raise SandboxUnavailable(
-            f"sandbox: isolation needs Linux namespaces, this is {sys.platform}: run on Linux"
-        )
+        raise SandboxUnavailable(f"sandbox: isolation needs Linux namespaces, this is {sys.platform}: run on Linux")
     client = SandboxClient(Limits(wall_s=20.0), concurrency=1)
     try:
         summary = await client.start()

@@ -36,9 +36,7 @@ def dependencies(path: Path) -> Dependencies:
         if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
             return Dependencies(None, ())
         table, size, count = struct.unpack_from("<32xQ14xHH", header)
-        segments = [
-            _Segment(*struct.unpack("<IIQQQQQQ", _read(file, table + i * size, 56))) for i in range(count)
-        ]
+        segments = [_Segment(*struct.unpack("<IIQQQQQQ", _read(file, table + i * size, 56))) for i in range(count)]
         loader = next(
             (_read(file, s.offset, s.size).rstrip(b"\0").decode() for s in segments if s.kind == _PT_INTERP),
             None,

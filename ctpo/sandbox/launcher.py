@@ -77,14 +77,10 @@ def _prepare(bwrap: tuple[str, str], packages: dict[str, str], limits: Limits, c
         groups = [cgroups.make(home, str(slot), limits) for slot in range(concurrency)]
     tree = bubblewrap.staged_arguments(system.stage(layout)) if root else bubblewrap.layout_arguments(layout)
     memory = (
-        f"cgroup v{home.version} memory and pids"
-        if home
-        else "memory summed 20 times a second (no cgroup: weaker)"
+        f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
     )
     who = "an unprivileged uid" if root else f"uid {os.geteuid()}"
-    summary = (
-        f"bubblewrap {version} as {who}; no network; {len(seccomp.DENIED)} system calls denied; {memory}"
-    )
+    summary = f"bubblewrap {version} as {who}; no network; {len(seccomp.DENIED)} system calls denied; {memory}"
     return _Prepared(bubblewrap.command(path, tree, limits), bpf, limits, groups, root, summary)
 
 

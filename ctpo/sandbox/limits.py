@@ -43,6 +43,4 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, kinds):
                 raise ValueError(f"sandbox.{field.name}={value!r}: give {wanted}")
             if not (least[field.name] <= value and math.isfinite(value)):
-                raise ValueError(
-                    f"sandbox.{field.name}={value!r}: must be at least {least[field.name]} and finite"
-                )
+                raise ValueError(f"sandbox.{field.name}={value!r}: must be at least {least[field.name]} and finite")

@@ -85,9 +85,7 @@ print("BREACH" if children > 16 else "bounded", children)
 """
 
 PROBES = (
-    Probe(
-        "environment", "import os\nfor k in os.environ: print(k)\nprint(len(os.environ) < 6)", expect="True"
-    ),
+    Probe("environment", "import os\nfor k in os.environ: print(k)\nprint(len(os.environ) < 6)", expect="True"),
     Probe("network", _NETWORK),
     Probe("host files", _FILES, expect="names: ['dev', 'lib', 'lib64', 'packages', 'tmp', 'usr']"),
     Probe("writes", _WRITES, expect="scratch"),

@@ -72,9 +72,7 @@ def find_packages(names: Iterable[str] = PACKAGES) -> dict[str, str]:
         if os.path.isdir(libraries):
             found[f"{name}.libs"] = libraries
     if missing:
-        raise SandboxUnavailable(
-            f"sandbox: tool calls need {', '.join(missing)}: pip install {' '.join(missing)}"
-        )
+        raise SandboxUnavailable(f"sandbox: tool calls need {', '.join(missing)}: pip install {' '.join(missing)}")
     return found
 
 
@@ -83,9 +81,7 @@ def build_layout(packages: dict[str, str]) -> Layout:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = Path(sys.executable).resolve()
     stdlib = Path(os.__file__).resolve().parent
-    extensions = [
-        p for p in (stdlib / "lib-dynload").glob("*.so") if not p.name.startswith(_UNUSED_EXTENSIONS)
-    ]
+    extensions = [p for p in (stdlib / "lib-dynload").glob("*.so") if not p.name.startswith(_UNUSED_EXTENSIONS)]
     shared = [p for folder in packages.values() for p in Path(folder).rglob("*.so*")]
     loader, libraries = _closure([interpreter, *extensions, *shared])
     library_names = {name: path for name, path in libraries.items() if name != Path(loader).name}
@@ -99,14 +95,8 @@ def build_layout(packages: dict[str, str]) -> Layout:
         *((str(path), f"/usr/lib/{name}") for name, path in sorted(library_names.items())),
         *((folder, f"{PACKAGE_ROOT}/{name}") for name, folder in sorted(packages.items())),
     ]
-    inside = [
-        f"/usr/lib/{version}/{name}"
-        for name in ("site-packages", "dist-packages")
-        if (stdlib / name).is_dir()
-    ]
-    return Layout(
-        tuple(binds), (("usr/lib", "/lib"), ("usr/lib", "/lib64"), ("lib", "/usr/lib64")), tuple(inside)
-    )
+    inside = [f"/usr/lib/{version}/{name}" for name in ("site-packages", "dist-packages") if (stdlib / name).is_dir()]
+    return Layout(tuple(binds), (("usr/lib", "/lib"), ("usr/lib", "/lib64"), ("lib", "/usr/lib64")), tuple(inside))
 
 
 def _closure(roots: Iterable[Path]) -> tuple[str, dict[str, Path]]:
@@ -120,9 +110,7 @@ def _closure(roots: Iterable[Path]) -> tuple[str, dict[str, Path]]:
     while True:
         for name in wanted:
             # What is found nowhere lives beside the package that asks for it ($ORIGIN), and is bound with it.
-            path = (
-                next((f / name for f in folders if (f / name).is_file()), None) if name not in seen else None
-            )
+            path = next((f / name for f in folders if (f / name).is_file()), None) if name not in seen else None
             seen.add(name)
             if path is not None:
                 found[name] = path.resolve()

@@ -128,9 +128,7 @@ def filter_program(machine: str | None = None) -> bytes:
     """
     machine = machine or platform.machine()
     if machine not in _AUDIT_ARCH:
-        raise SandboxUnavailable(
-            f"sandbox: no system-call filter for {machine}; it needs x86_64 or aarch64 Linux"
-        )
+        raise SandboxUnavailable(f"sandbox: no system-call filter for {machine}; it needs x86_64 or aarch64 Linux")
     column = list(_AUDIT_ARCH).index(machine)
     program = [
         _op(_LOAD, _ARCH),
@@ -164,7 +162,5 @@ def filter_program(machine: str | None = None) -> bytes:
         _deny(errno.EPERM),
         _op(_RETURN, _ALLOW),
     ]
-    program += (
-        _when(_CLONE[column], namespaces) + _when(_SOCKET[column], family) + _when(_IOCTL[column], terminal)
-    )
+    program += _when(_CLONE[column], namespaces) + _when(_SOCKET[column], family) + _when(_IOCTL[column], terminal)
     return b"".join([*program, _op(_RETURN, _ALLOW)])

@@ -87,9 +87,7 @@ def stage(layout: Layout) -> str:
     and nothing else from there. The mounts vanish with the last process of the namespace.
     """
     sources = [os.path.realpath(source) for source, _ in layout.binds]
-    free = [
-        s for s in _STAGES if os.path.isdir(s) and not any(source.startswith(f"{s}/") for source in sources)
-    ]
+    free = [s for s in _STAGES if os.path.isdir(s) and not any(source.startswith(f"{s}/") for source in sources)]
     if not free:
         raise SandboxUnavailable(
             f"sandbox: root needs one folder of {', '.join(_STAGES)} that the environment is not below"
@@ -103,8 +101,7 @@ def stage(layout: Layout) -> str:
         _mount("none", root, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     except OSError as error:
         raise SandboxUnavailable(
-            f"sandbox: root may not mount here ({error}): "
-            "give the container CAP_SYS_ADMIN, or run as an ordinary user"
+            f"sandbox: root may not mount here ({error}): give the container CAP_SYS_ADMIN, or run as an ordinary user"
         ) from error
     return root
 

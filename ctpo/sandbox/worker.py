@@ -87,9 +87,7 @@ class Worker:
         os.close(call.started_fd)
         duration = time.monotonic() - call.begun
         reason = self._reason(call)
-        return pack_result(
-            reason, duration, bytes(call.streams[call.stdout]), bytes(call.streams[call.stderr])
-        )
+        return pack_result(reason, duration, bytes(call.streams[call.stdout]), bytes(call.streams[call.stderr]))
 
     def _start(self, code: bytes) -> _Call:
         source = _memory_file(code)

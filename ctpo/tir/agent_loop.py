@@ -39,9 +39,7 @@ class TirAgentLoop(AgentLoopBase):
         self.python_tool = python_tool or shared_tool(self.tir)
         end_of_turn = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         if end_of_turn is None or end_of_turn == self.tokenizer.unk_token_id:
-            raise ValueError(
-                f"actor_rollout_ref.model: its tokenizer has no {END_OF_TURN}, give a ChatML model"
-            )
+            raise ValueError(f"actor_rollout_ref.model: its tokenizer has no {END_OF_TURN}, give a ChatML model")
         self.end_of_turn: int = end_of_turn
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
@@ -60,9 +58,7 @@ class TirAgentLoop(AgentLoopBase):
         """
         started = time.perf_counter()
         messages = list(kwargs["raw_prompt"])
-        trajectory = Trajectory(
-            await self.ct_build_initial_tokens(messages), self.rollout_config.response_length
-        )
+        trajectory = Trajectory(await self.ct_build_initial_tokens(messages), self.rollout_config.response_length)
         deterministic = getattr(self.rollout_config, "full_determinism", False)
         request_id = f"det-{priority}" if deterministic else uuid4().hex
         finish_reason = None
@@ -97,17 +93,13 @@ class TirAgentLoop(AgentLoopBase):
                 priority=priority,
             )
         if output.stop_reason == "aborted" or not output.token_ids:
-            raise RuntimeError(
-                f"turn {trajectory.turns + 1} was aborted by the LLM server ({output.stop_reason})"
-            )
+            raise RuntimeError(f"turn {trajectory.turns + 1} was aborted by the LLM server ({output.stop_reason})")
         trajectory.add_turn(output)
         return output
 
     def _read(self, trajectory: Trajectory, output: TokenOutput) -> tuple[str, Turn, str | None]:
         """The turn's text, what it asks for, and why the trajectory ends here (None: it calls the tool)."""
-        text = self.tokenizer.decode(
-            output.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text = self.tokenizer.decode(output.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         turn = parse_turn(text)
         last = output.token_ids[-1]
         if last != self.end_of_turn:
@@ -118,9 +110,7 @@ class TirAgentLoop(AgentLoopBase):
             return text, turn, _without_call(text)
         return text, turn, "max_turns" if trajectory.turns >= self.tir.max_turns else None
 
-    async def _use_tool(
-        self, trajectory: Trajectory, messages: list[dict[str, Any]], text: str, code: str
-    ) -> bool:
+    async def _use_tool(self, trajectory: Trajectory, messages: list[dict[str, Any]], text: str, code: str) -> bool:
         """Run the code and append its observation; False if that would leave no room for another turn."""
         with simple_timer("tool_calls", trajectory.metrics):
             observed = await self.python_tool.observe(code)

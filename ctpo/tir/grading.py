@@ -38,9 +38,7 @@ class Grader:
 
     def __init__(self, cpu_seconds: float = 3.0, wall_seconds: float = 20.0, concurrency: int = 4) -> None:
         if not 0 < cpu_seconds <= wall_seconds:
-            raise ValueError(
-                f"cpu_seconds={cpu_seconds}: must be positive and at most wall_seconds={wall_seconds}"
-            )
+            raise ValueError(f"cpu_seconds={cpu_seconds}: must be positive and at most wall_seconds={wall_seconds}")
         self.cpu_seconds = cpu_seconds
         self.wall_seconds = wall_seconds
         self._slots = threading.BoundedSemaphore(concurrency)
@@ -90,9 +88,7 @@ class Grader:
                     verdict = b""
             if verdict or time.monotonic() - started >= self.wall_seconds or not _has_ended(process):
                 return verdict == EQUAL
-        raise RuntimeError(
-            f"the grading helper died {_ATTEMPTS} times in a row: something kills this run's processes"
-        )
+        raise RuntimeError(f"the grading helper died {_ATTEMPTS} times in a row: something kills this run's processes")
 
     def _connect(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()

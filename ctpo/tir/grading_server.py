@@ -51,9 +51,7 @@ def symbolically_equal(answer: str, gold: str) -> bool:
     """Whether `math-verify` reads both texts as the same mathematical object (no time limit of its own)."""
     from math_verify import parse, verify
 
-    gold_parsed, answer_parsed = (
-        parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer)
-    )
+    gold_parsed, answer_parsed = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer))
     return bool(verify(gold_parsed, answer_parsed, timeout_seconds=None))
 
 

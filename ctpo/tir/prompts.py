@@ -60,9 +60,7 @@ def observation(result: ExecutionResult, max_chars: int) -> str:
         ValueError: `max_chars` is below 32, too short for any ending.
     """
     if max_chars < 32:
-        raise ValueError(
-            f"tir.tool_output_chars={max_chars} is too short for an error message: use 32 or more"
-        )
+        raise ValueError(f"tir.tool_output_chars={max_chars} is too short for an error message: use 32 or more")
     printed = _harmless(result.stdout).strip("\r\n")
     ending = _ending(result)
     if not ending:

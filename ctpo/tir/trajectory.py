@@ -47,9 +47,7 @@ class Trajectory:
             if self.turns == 0:
                 self.log_probs = []
             if self.log_probs is None or len(output.log_probs) != len(sampled):
-                raise RuntimeError(
-                    f"turn {self.turns + 1}: {len(output.log_probs)} log-probs, {len(sampled)} tokens"
-                )
+                raise RuntimeError(f"turn {self.turns + 1}: {len(output.log_probs)} log-probs, {len(sampled)} tokens")
             self.log_probs += output.log_probs
         elif self.log_probs is not None:
             raise RuntimeError(f"turn {self.turns + 1} has no log-probabilities, the turns before had")

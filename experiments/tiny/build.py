@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,15 @@ def write_model(spec: TinyModelSpec, folder: Path, progress: bool) -> None:
 
     tokenizer = build_tokenizer(spec.vocab_size, spec.seed, spec.max_positions)
     model = build_model(spec, tokenizer)
+    # On a terminal the bar is redrawn; in a log file each drawing stays.
+    interval = 0.2 if sys.stderr.isatty() else 15.0
     with tqdm(
-        total=spec.steps, desc="warm start of the tiny model", unit="step", disable=not progress
+        total=spec.steps,
+        desc="warm start of the tiny model",
+        unit="step",
+        disable=not progress,
+        mininterval=interval,
+        maxinterval=interval,
     ) as bar:
 
         def report(loss: float) -> None:

@@ -85,9 +85,7 @@ class Demonstration:
     observations: tuple[str, ...]
 
 
-def demonstrate(
-    rng: random.Random, problem: Problem, quality: Quality, tool_output_chars: int
-) -> Demonstration:
+def demonstrate(rng: random.Random, problem: Problem, quality: Quality, tool_output_chars: int) -> Demonstration:
     """A demonstration of `problem`; the chain that it computes is never one of the test split.
 
     Raises ValueError if the problem itself is of the test split.

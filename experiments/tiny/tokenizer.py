@@ -32,9 +32,7 @@ def build_tokenizer(vocab_size: int, seed: int, max_length: int) -> PreTrainedTo
     Raises ValueError when `vocab_size` cannot hold bytes and control tokens or exceeds what the text yields.
     """
     if vocab_size < MIN_VOCAB:
-        raise ValueError(
-            f"model_spec.vocab_size={vocab_size}: bytes and control tokens alone need {MIN_VOCAB}"
-        )
+        raise ValueError(f"model_spec.vocab_size={vocab_size}: bytes and control tokens alone need {MIN_VOCAB}")
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -60,9 +58,7 @@ def build_tokenizer(vocab_size: int, seed: int, max_length: int) -> PreTrainedTo
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     if len(tokenizer) != vocab_size:
-        raise ValueError(
-            f"model_spec.vocab_size={vocab_size}: the text yields only {len(tokenizer)}; use that"
-        )
+        raise ValueError(f"model_spec.vocab_size={vocab_size}: the text yields only {len(tokenizer)}; use that")
     return tokenizer
 
 

@@ -94,9 +94,7 @@ def batch_loss(model: Any, ids: Tensor, model_mask: Tensor) -> Tensor:
     return F.cross_entropy(model.lm_head(hidden[targets]).float(), ids[:, 1:][targets])
 
 
-def demonstration_batches(
-    spec: TinyModelSpec, pieces: ChatPieces, pad_id: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def demonstration_batches(spec: TinyModelSpec, pieces: ChatPieces, pad_id: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches; rows of like length go together, so that little padding is computed.
 
     Copying operands is learnt several times faster from demonstrations without flaws, and the flaws in a few

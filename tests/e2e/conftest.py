@@ -36,10 +36,11 @@ class Run:
         """Begin training; `output` is what a user would see."""
         self.output = self.directory.parent / f"{self.directory.name}.out"
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "experiments/run.py", f"run.dir={self.directory}", *self.arguments],
-            cwd=PROJECT, stdout=open(self.output, "w"), stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+        command = [sys.executable, "experiments/run.py", f"run.dir={self.directory}", *self.arguments]
+        with open(self.output, "w") as output:
+            self.process = subprocess.Popen(
+                command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
 
     def wait(self, timeout: float) -> int:
         """The exit code; kills everything and fails the test after `timeout` seconds."""
@@ -77,10 +78,7 @@ class Run:
         found = []
         for process in psutil.process_iter():
             try:
-                if (
-                    process.environ().get(RUN_ENV) == str(self.directory)
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
+                if process.environ().get(RUN_ENV) == str(self.directory) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

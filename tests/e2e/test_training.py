@@ -44,6 +44,7 @@ def test_a_killed_run_resumes_and_its_records_are_complete(new_run: Callable[...
         assert row["training/rollout_probs_diff_max"] < 1e-5
     assert_samples_complete(run)
     assert_position_stats_complete(run)
+    assert_a_finished_run_is_left_alone(run)
 
 
 def assert_samples_complete(run: Run) -> None:
@@ -80,6 +81,22 @@ def assert_position_stats_complete(run: Run) -> None:
         assert (stats.folds.count.sum(dim=-1) > 0).sum() > 4
 
 
+def assert_a_finished_run_is_left_alone(run: Run) -> None:
+    """The same request again changes nothing; another configuration is refused before anything starts."""
+    before = (run.directory / "metrics.jsonl").read_bytes()
+    run.start()
+    assert run.wait(60) == 0
+    assert "already finished" in run.output.read_text()
+    run.arguments.append("actor_rollout_ref.actor.optim.lr=1e-5")
+    run.start()
+    assert run.wait(60) == 2
+    refusal = run.output.read_text()
+    assert "holds a run of another config" in refusal
+    assert "actor_rollout_ref.actor.optim.lr" in refusal
+    assert "Traceback" not in refusal
+    assert (run.directory / "metrics.jsonl").read_bytes() == before
+
+
 @pytest.mark.timeout(600)
 def test_without_learning_every_ratio_stays_one(new_run: Callable[..., Run]) -> None:
     run = new_run(
@@ -103,9 +120,7 @@ def test_a_crashed_worker_ends_the_run_with_an_error(new_run: Callable[..., Run]
     run = new_run("trainer.total_training_steps=50", "trainer.val_before_train=false", "trainer.save_freq=-1")
     run.start()
     run.wait_until(lambda: (run.directory / "position_stats" / "step_1.npz").exists(), START_S + STEP_S)
-    killed = [
-        process for process in run.processes() if process.cmdline()[:1] and victim in process.cmdline()[0]
-    ]
+    killed = [process for process in run.processes() if process.cmdline()[:1] and victim in process.cmdline()[0]]
     assert killed, [process.cmdline()[:1] for process in run.processes()]
     killed[0].kill()
     assert run.wait(120) != 0

@@ -52,9 +52,7 @@ def test_only_records_knows_the_run_directory() -> None:
         for path in (ROOT / package).rglob("*.py"):
             if path.is_relative_to(ROOT / "ctpo" / "records"):
                 continue
-            constants = {
-                n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)
-            }
+            constants = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
             assert not constants & {"manifest.json", "metrics.jsonl", "position_stats/", "config.yaml"}, path
 
 

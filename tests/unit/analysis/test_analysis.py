@@ -65,9 +65,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, tmp_path:
     assert first == second
 
 
-def test_captions_say_runs_commits_seeds_and_command_but_no_path_of_this_machine(
-    sweep: Path, tmp_path: Path
-) -> None:
+def test_captions_say_runs_commits_seeds_and_command_but_no_path_of_this_machine(sweep: Path, tmp_path: Path) -> None:
     analyse(sweep, tmp_path, "--steps", "5", "15")
     text = (tmp_path / "figure1_tiny.md").read_text()
     assert "`python -m analysis --sweep demo --steps 5 15`" in text
@@ -104,9 +102,7 @@ def test_several_benchmarks_and_seeds_are_averaged(tmp_path: Path) -> None:
     assert average.low < average.estimate < average.high
 
 
-def test_nothing_found_is_an_error_that_names_the_sweeps_there_are(
-    sweep: Path, tmp_path: Path, capsys: Run
-) -> None:
+def test_nothing_found_is_an_error_that_names_the_sweeps_there_are(sweep: Path, tmp_path: Path, capsys: Run) -> None:
     assert analyse(sweep, tmp_path, "--sweep", "absent") == 1
     assert "no run of sweep 'absent'" in capsys.readouterr().out
     assert analyse(tmp_path / "nowhere", tmp_path) == 1
@@ -140,9 +136,7 @@ def test_a_run_that_was_not_evaluated_at_its_end_has_no_cell(tmp_path: Path) -> 
         ("twice", "has 8 samples twice"),
     ],
 )
-def test_damaged_samples_are_named_and_leave_the_cell_empty(
-    tmp_path: Path, damage: str, message: str
-) -> None:
+def test_damaged_samples_are_named_and_leave_the_cell_empty(tmp_path: Path, damage: str, message: str) -> None:
     write_run(tmp_path, method="ctpo", problems=4, k=2, stats_at=())
     run = write_run(tmp_path, method="grpo", problems=4, k=2, stats_at=())
     path = run.path / "samples" / "arithmetic" / "step_15.parquet"
@@ -268,9 +262,7 @@ def test_paper_numbers_stand_beside_ours_and_an_unknown_one_is_not_a_number(tmp_
     assert not (artifact.data["value"] > 1).any()
 
 
-def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(
-    sweep: Path, tmp_path: Path
-) -> None:
+def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(sweep: Path, tmp_path: Path) -> None:
     analyse(sweep, tmp_path)
     report = (tmp_path / "report.html").read_text()
     assert report.count("<img ") == len(list(tmp_path.glob("*.png")))

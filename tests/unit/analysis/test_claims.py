@@ -53,9 +53,7 @@ def test_methods_are_never_told_apart_by_one_seed_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("better", "verdict"), [("ctpo", HOLDS), ("grpo", FAILS)])
-def test_with_two_seeds_the_better_method_is_named_either_way(
-    tmp_path: Path, better: str, verdict: str
-) -> None:
+def test_with_two_seeds_the_better_method_is_named_either_way(tmp_path: Path, better: str, verdict: str) -> None:
     for method in ("ctpo", "grpo", "gspo", "ctpo_fixed"):
         for seed in (0, 1):
             score = np.full((40, 4), float(method == better))

@@ -91,9 +91,7 @@ def test_predicted_std_is_the_root_of_summed_increment_variances(
 ) -> None:
     ratios, _, mask, sums = matrix
     increments = np.diff(ratios, axis=1, prepend=0.0)
-    variances = [
-        np.var(increments[mask[:, t], t], ddof=1) if mask[:, t].sum() > 1 else 0.0 for t in range(24)
-    ]
+    variances = [np.var(increments[mask[:, t], t], ddof=1) if mask[:, t].sum() > 1 else 0.0 for t in range(24)]
     summed, counts = np.cumsum(variances), mask.sum(0)
     expected = np.sqrt((summed[:8] * counts[:8]).sum() / counts[:8].sum())
     assert measure_growth(sums).predicted[0] == pytest.approx(expected, rel=1e-5)
@@ -122,9 +120,7 @@ def test_layout_is_the_one_that_training_writes() -> None:
         (RatioWindow(0.5, 5.0), FIXED),
         (PositionAdaptiveWindow(0.025, 0.05, 0.5), ADAPTIVE),
     ):
-        np.testing.assert_allclose(
-            sums.positions.clip_rate(recorded), stats.clip_rate(window).numpy(), equal_nan=True
-        )
+        np.testing.assert_allclose(sums.positions.clip_rate(recorded), stats.clip_rate(window).numpy(), equal_nan=True)
 
 
 def test_a_planted_random_walk_has_exponent_one_half_within_its_interval() -> None:

@@ -65,9 +65,7 @@ def test_an_exact_power_law_is_recovered_exactly(exponent: float) -> None:
 
 def test_scale_is_weighted_least_squares_by_hand() -> None:
     # minimise 1 (1 - s)^2 + 2 (5 - 2 s)^2: s = (1 + 2*5*2) / (1 + 2*4)
-    assert fit_scale(np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(
-        21 / 9
-    )
+    assert fit_scale(np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(21 / 9)
 
 
 def test_fits_without_enough_bins_or_spread_are_nan_not_numbers() -> None:

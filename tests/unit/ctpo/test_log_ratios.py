@@ -34,9 +34,7 @@ def test_equals_a_loop_over_tokens(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("mask_dtype", [torch.bool, torch.int64, torch.float32])
-def test_masked_tokens_are_exactly_zero_with_zero_gradient_even_if_nan(
-    name: str, mask_dtype: torch.dtype
-) -> None:
+def test_masked_tokens_are_exactly_zero_with_zero_gradient_even_if_nan(name: str, mask_dtype: torch.dtype) -> None:
     batch = random_batch(3, dtype=torch.float32)
     values = ROWS[name](batch.log_prob, batch.old_log_prob, batch.mask.to(mask_dtype))
     assert (values[~batch.mask] == 0).all()

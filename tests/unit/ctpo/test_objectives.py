@@ -44,10 +44,7 @@ def test_surrogate_gradient_and_flags_equal_a_loop_over_tokens(name: str, seed: 
 
 def test_random_batches_exercise_every_kind_of_token() -> None:
     tokens = [
-        token
-        for seed in range(10)
-        for row in random_batch(seed, scale=0.2).naive("ctpo_released")
-        for token in row
+        token for seed in range(10) for row in random_batch(seed, scale=0.2).naive("ctpo_released") for token in row
     ]
     for kind in ("clipped_high", "clipped_low", "dual_clipped"):
         assert sum(getattr(token, kind) for token in tokens) > 20, kind
@@ -60,9 +57,7 @@ def test_gradient_is_rho_a_grad_log_pi_on_a_softmax_policy(name: str) -> None:
     generator = torch.Generator().manual_seed(7)
     states, actions, rows, length = 5, 4, 4, 12
     logits = torch.randn(states, actions, generator=generator, dtype=torch.float64).requires_grad_()
-    old_logits = logits.detach() + 0.1 * torch.randn(
-        states, actions, generator=generator, dtype=torch.float64
-    )
+    old_logits = logits.detach() + 0.1 * torch.randn(states, actions, generator=generator, dtype=torch.float64)
     state = torch.randint(0, states, (rows, length), generator=generator)
     action = torch.randint(0, actions, (rows, length), generator=generator)
     mask = torch.rand(rows, length, generator=generator) < 0.8
@@ -114,13 +109,9 @@ def test_power_zero_equals_the_fixed_window() -> None:
     results = []
     for window in (PositionAdaptiveWindow(0.2, 0.3, 0.0), LogWindow(-0.2, 0.3)):
         method = dataclasses.replace(METHODS["ctpo"], window=window)
-        surrogate = clipped_surrogate(
-            method, batch.log_prob, batch.old_log_prob, batch.advantages, batch.mask
-        )
+        surrogate = clipped_surrogate(method, batch.log_prob, batch.old_log_prob, batch.advantages, batch.mask)
         (gradient,) = torch.autograd.grad(surrogate.objective.sum(), batch.log_prob)
-        results.append(
-            (surrogate.objective.detach(), gradient, surrogate.clipped_high, surrogate.clipped_low)
-        )
+        results.append((surrogate.objective.detach(), gradient, surrogate.clipped_high, surrogate.clipped_low))
     assert (results[0][2] | results[0][3]).any()
     for adaptive, fixed in zip(*results, strict=True):
         assert torch.equal(adaptive, fixed)
@@ -146,9 +137,7 @@ def test_only_the_released_code_has_a_dual_clip() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_unchanged_policy_has_ratio_one_and_clips_nothing(name: str) -> None:
     batch = random_batch(4)
-    surrogate = clipped_surrogate(
-        METHODS[name], batch.log_prob, batch.log_prob.detach(), batch.advantages, batch.mask
-    )
+    surrogate = clipped_surrogate(METHODS[name], batch.log_prob, batch.log_prob.detach(), batch.advantages, batch.mask)
     (gradient,) = torch.autograd.grad(surrogate.objective.sum(), batch.log_prob)
     advantages = torch.where(batch.mask, batch.advantages, 0.0)
     assert torch.equal(surrogate.objective.detach(), advantages)

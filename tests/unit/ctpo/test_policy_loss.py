@@ -166,9 +166,7 @@ def test_rollout_weights_multiply_the_surrogate_after_clipping_as_in_verls_losse
     config = plain_config(clip_ratio_low=0.2, clip_ratio_high=0.2, clip_ratio_c=1e9)
     theirs = run_loss("vanilla", batch, "seq-mean-token-mean", config, rollout_is_weights=weights)
     weights[~batch.mask] = torch.inf
-    ours = run_loss(
-        "ctpo/grpo", batch, "seq-mean-token-mean", actor_config("grpo"), rollout_is_weights=weights
-    )
+    ours = run_loss("ctpo/grpo", batch, "seq-mean-token-mean", actor_config("grpo"), rollout_is_weights=weights)
     torch.testing.assert_close(ours[:2], theirs[:2], rtol=1e-6, atol=1e-9)
 
 

@@ -141,9 +141,7 @@ def test_bins_by_update_and_by_fold_equal_loops_and_the_first_update_is_apart() 
             if index > 0:
                 expected_folds[:, data.folds[row], (t - 1) // 8] += addend
     for grid, expected in ((stats.updates, expected_updates), (stats.folds, expected_folds)):
-        torch.testing.assert_close(
-            grid.mean.nan_to_num() * grid.count, expected[0].double(), atol=1e-3, rtol=1e-5
-        )
+        torch.testing.assert_close(grid.mean.nan_to_num() * grid.count, expected[0].double(), atol=1e-3, rtol=1e-5)
         high, low = grid.clip_counts(FIXED)
         assert torch.equal(high + low, expected[1].long())
     later = sum(int(data.mask.sum()) for data in updates[1:])
@@ -332,9 +330,7 @@ def test_std_has_one_degree_of_freedom_less_than_tokens() -> None:
 def test_small_positions_and_large_batches_do_not_overflow_a_byte() -> None:
     ones = torch.ones(1000, 8)
     stats = PositionStats.zeros(8, bin_width=8)
-    stats.update(
-        2 * ones, ones, ones.bool(), clipped_high=ones.bool(), folds=torch.zeros(1000, dtype=torch.int64)
-    )
+    stats.update(2 * ones, ones, ones.bool(), clipped_high=ones.bool(), folds=torch.zeros(1000, dtype=torch.int64))
     assert stats.count.tolist() == [1000] * 8
     assert stats.clip_rate(FIXED).tolist() == stats.clip_rate(None).tolist() == [1.0] * 8
     assert int(stats.folds.count[0, 0]) == 8000
@@ -423,9 +419,7 @@ def test_wrong_arguments_are_refused_with_the_fix() -> None:
     stats, ones = small(), torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"share one \[batch, length\] shape"):
         stats.update(ones, ones, torch.ones(2, 4))
-    with pytest.raises(
-        ValueError, match=r"update_index 3 is outside 0\.\.2; set method\.position_stats\.max_updates"
-    ):
+    with pytest.raises(ValueError, match=r"update_index 3 is outside 0\.\.2; set method\.position_stats\.max_updates"):
         stats.update(ones, ones, ones, update_index=3)
     with pytest.raises(ValueError, match="different layouts"):
         stats.merge(small(folds=8))

@@ -215,9 +215,7 @@ def test_the_trainer_in_another_process_sees_and_continues_the_same_rows(run: Ru
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 2, "lo', b'{"step": 2, "loss": 1.0}', b"\0\0\0"])
-def test_a_torn_last_line_is_never_read_and_is_repaired_on_the_next_append(
-    run: RunDirectory, torn: bytes
-) -> None:
+def test_a_torn_last_line_is_never_read_and_is_repaired_on_the_next_append(run: RunDirectory, torn: bytes) -> None:
     run.open_for_training(config(), seeds=SEEDS)
     run.append_metrics(1, {"loss": 1})
     with run.metrics_path.open("ab") as file:
@@ -229,9 +227,7 @@ def test_a_torn_last_line_is_never_read_and_is_repaired_on_the_next_append(
 
 def test_non_finite_and_numpy_values_survive_as_strict_json(run: RunDirectory) -> None:
     run.open_for_training(config(), seeds=SEEDS)
-    run.append_metrics(
-        1, {"a": math.nan, "b": -math.inf, "c": np.float32(0.5), "d": np.array([3]), "e": True}
-    )
+    run.append_metrics(1, {"a": math.nan, "b": -math.inf, "c": np.float32(0.5), "d": np.array([3]), "e": True})
     assert json.loads(run.metrics_path.read_text())["a"] == "NaN"
     (row,) = only_run(run).metrics
     assert math.isnan(row["a"])

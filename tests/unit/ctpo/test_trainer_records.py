@@ -66,9 +66,7 @@ def test_ranks_merge_to_the_sums_of_the_whole_batch() -> None:
     outside = ((log_ratio > torch.tensor(5.0).log()) & (advantages > 0)) | (
         (log_ratio < torch.tensor(0.5).log()) & (advantages < 0)
     )
-    assert position_metrics(merged)["position/clip_fraction_fixed"] == pytest.approx(
-        outside.float().mean().item()
-    )
+    assert position_metrics(merged)["position/clip_fraction_fixed"] == pytest.approx(outside.float().mean().item())
 
 
 def test_only_scalars_enter_a_metrics_row() -> None:

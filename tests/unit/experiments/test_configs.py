@@ -153,9 +153,7 @@ def test_missing_gpus_are_named_with_the_two_ways_on() -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    found = preflight.check_request(
-        composed("data.train_batch_size=0", "method.window.power=7", "tir.max_turns=0")
-    )
+    found = preflight.check_request(composed("data.train_batch_size=0", "method.window.power=7", "tir.max_turns=0"))
     assert len(found) >= 3
 
 
@@ -167,7 +165,4 @@ def test_a_response_beyond_the_models_context_is_refused(tmp_path: Path) -> None
     assert len(found) == 1
     assert "beyond the model's context of 300; use at most 204" in found[0]
     (tmp_path / "model.safetensors").unlink()
-    assert (
-        "lacks *.safetensors"
-        in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]
-    )
+    assert "lacks *.safetensors" in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]

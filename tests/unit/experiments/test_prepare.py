@@ -114,9 +114,7 @@ def test_local_data_gets_system_prompt_ids_and_uniform_columns(tmp_path):
 
 
 def test_a_problem_keeps_the_id_it_came_with(tmp_path):
-    given = parquet(
-        tmp_path / "a.parquet", row(extra_info={"problem_id": "aime-1", "index": 0, "split": "test"})
-    )
+    given = parquet(tmp_path / "a.parquet", row(extra_info={"problem_id": "aime-1", "index": 0, "split": "test"}))
     paths = dataset(kind="parquet", train=str(given), test=str(given))
     assert pq.read_table(paths.test[0]).to_pylist()[0]["extra_info"]["problem_id"] == "aime-1"
 

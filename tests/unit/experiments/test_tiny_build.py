@@ -89,9 +89,7 @@ def test_the_loss_is_the_mean_over_the_models_own_tokens_and_blind_to_padding():
     assert tokenizer.eos_token_id in {own.ids[i] for i in wanted}
     torch.testing.assert_close(batch_loss(model, ids, mask), expected)
     pad = torch.zeros(1, 7, dtype=torch.long)
-    torch.testing.assert_close(
-        batch_loss(model, torch.cat([ids, pad], 1), torch.cat([mask, pad], 1)), expected
-    )
+    torch.testing.assert_close(batch_loss(model, torch.cat([ids, pad], 1), torch.cat([mask, pad], 1)), expected)
 
 
 @pytest.mark.parametrize(

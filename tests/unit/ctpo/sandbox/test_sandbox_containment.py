@@ -34,8 +34,7 @@ RESOURCES = (
     ),
     Probe(
         "program started by exec",
-        "import os, sys\ntry: os.execv('/bin/sh', ['sh', '-c', 'echo BREACH'])\n"
-        "except OSError as e: print(e)",
+        "import os, sys\ntry: os.execv('/bin/sh', ['sh', '-c', 'echo BREACH'])\nexcept OSError as e: print(e)",
         expect="No such file",
     ),
     Probe(
@@ -47,8 +46,7 @@ RESOURCES = (
     ),
     Probe(
         "shared anonymous memory",
-        "import mmap\nm = mmap.mmap(-1, 700 << 20)\nfor j in range(0, len(m), 4096): m[j] = 1\n"
-        "print('BREACH')",
+        "import mmap\nm = mmap.mmap(-1, 700 << 20)\nfor j in range(0, len(m), 4096): m[j] = 1\nprint('BREACH')",
         ("memory",),
     ),
     Probe(
@@ -77,9 +75,7 @@ RESOURCES = (
         "n = 0\nwhile True:\n  open(f'/tmp/{n}', 'w').close(); n += 1",
         ("timeout", "memory", "error"),
     ),
-    Probe(
-        "deep directories", "import os\nfor i in range(9999):\n  os.mkdir('d'); os.chdir('d')\nprint('deep')"
-    ),
+    Probe("deep directories", "import os\nfor i in range(9999):\n  os.mkdir('d'); os.chdir('d')\nprint('deep')"),
     Probe(
         "descriptors",
         "import os\nn = 0\ntry:\n  while True: os.pipe(); n += 2\n"
@@ -144,8 +140,7 @@ ESCAPES = (
     ),
     Probe(
         "hard links to the read-only tree",
-        "import os\ntry: os.link('/usr/bin/python3', '/tmp/p'); print('BREACH')\n"
-        "except OSError as e: print(e)",
+        "import os\ntry: os.link('/usr/bin/python3', '/tmp/p'); print('BREACH')\nexcept OSError as e: print(e)",
     ),
     Probe(
         "device nodes",
@@ -270,10 +265,7 @@ def test_no_program_reaches_a_listener_of_its_host(run, listeners: tuple[int, st
 
 
 def test_nothing_a_program_wrote_is_there_for_the_next(run) -> None:
-    run(
-        "open('/tmp/left', 'w').write('x')\nimport os, sys\nos.environ['LEFT'] = 'x'\n"
-        "sys.modules['left'] = sys"
-    )
+    run("open('/tmp/left', 'w').write('x')\nimport os, sys\nos.environ['LEFT'] = 'x'\nsys.modules['left'] = sys")
     result = run("import os, sys\n(os.listdir('/tmp'), 'LEFT' in os.environ, 'left' in sys.modules)")
     assert result.stdout == "([], False, False)\n"
 

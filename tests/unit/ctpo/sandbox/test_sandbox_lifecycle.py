@@ -21,9 +21,7 @@ SLEEP = "import os, time\nif os.fork() == 0: time.sleep(600)\ntime.sleep(600)"
 LONG = Limits(wall_s=60.0)
 
 
-def _with_client(
-    use: Callable[[SandboxClient], Awaitable[None]], limits: Limits = LONG, concurrency: int = 2
-) -> None:
+def _with_client(use: Callable[[SandboxClient], Awaitable[None]], limits: Limits = LONG, concurrency: int = 2) -> None:
     async def session() -> None:
         sandbox = SandboxClient(limits, concurrency)
         try:
@@ -41,12 +39,7 @@ def _launcher_pid(sandbox: SandboxClient) -> int:
 
 def _groups(launcher: int) -> list[str]:
     root = "/sys/fs/cgroup"
-    return [
-        f"{at}/{d}"
-        for at, names, _ in os.walk(root)
-        for d in names
-        if d.startswith(f"ctpo-sandbox-{launcher}-")
-    ]
+    return [f"{at}/{d}" for at, names, _ in os.walk(root) for d in names if d.startswith(f"ctpo-sandbox-{launcher}-")]
 
 
 async def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -254,9 +247,7 @@ def test_no_code_runs_when_bubblewrap_cannot_make_its_namespaces() -> None:
     """A host that forbids user namespaces, made by a namespace around this one that does."""
     program = "from ctpo.sandbox import require_isolation\nrequire_isolation()"
     forbid = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000", "--disable-userns", "--"]
-    result = subprocess.run(
-        [*forbid, sys.executable, "-c", program], capture_output=True, text=True, timeout=60
-    )
+    result = subprocess.run([*forbid, sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     assert "SandboxUnavailable: sandbox: bubblewrap cannot isolate" in result.stderr
     assert "user.max_user_namespaces" in result.stderr

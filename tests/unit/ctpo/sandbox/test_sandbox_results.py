@@ -129,9 +129,7 @@ def test_output_up_to_the_limit_is_kept_whole(run) -> None:
 
 
 @given(st.text(min_size=0, max_size=400), st.integers(8, 300))
-def test_cut_text_is_a_beginning_and_an_end_of_the_original_on_character_boundaries(
-    text: str, size: int
-) -> None:
+def test_cut_text_is_a_beginning_and_an_end_of_the_original_on_character_boundaries(text: str, size: int) -> None:
     raw = text.encode("utf-8", "replace")
     text = raw.decode()
     cut = cut_middle(raw, size)

@@ -118,9 +118,7 @@ def test_plain_text_ends_the_trajectory_without_an_answer(harness: Harness) -> N
 
 
 def test_a_box_printed_by_the_tool_or_left_in_an_earlier_turn_is_no_answer(harness: Harness) -> None:
-    output = harness.run(
-        harness.script("\\boxed{42}?\n" + block("print('\\\\boxed{42}')"), "The tool said it.")
-    )
+    output = harness.run(harness.script("\\boxed{42}?\n" + block("print('\\\\boxed{42}')"), "The tool said it."))
     assert harness.observations(output) == ["\\boxed{42}"]
     assert record(output).answer == ""
 
@@ -231,18 +229,14 @@ def test_the_weights_versions_span_all_turns(harness: Harness) -> None:
 
 
 turns_of_any_kind = st.one_of(
-    st.sampled_from(
-        [block("print(6 * 7)"), block("1/0"), block("print('z' * 90)"), ANSWER, "Hm.", "```python\nx"]
-    ),
+    st.sampled_from([block("print(6 * 7)"), block("1/0"), block("print('z' * 90)"), ANSWER, "Hm.", "```python\nx"]),
     st.text(alphabet="ab \n`\\{}<|>é", max_size=40),
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.tuples(turns_of_any_kind, st.sampled_from(["<|im_end|>", "<|endoftext|>"])), min_size=4, max_size=4
-    ),
+    st.lists(st.tuples(turns_of_any_kind, st.sampled_from(["<|im_end|>", "<|endoftext|>"])), min_size=4, max_size=4),
     st.integers(1, 420),
 )
 def test_masked_tokens_are_exactly_the_sampled_ones_in_order(
@@ -275,9 +269,7 @@ class BrokenServer(ScriptedServer):
         ({"token_ids": [5, 6], "log_probs": [-1.0]}, "1 log-probs, 2 tokens"),
     ],
 )
-def test_a_server_that_breaks_its_word_is_an_error(
-    harness: Harness, reply: dict[str, Any], message: str
-) -> None:
+def test_a_server_that_breaks_its_word_is_an_error(harness: Harness, reply: dict[str, Any], message: str) -> None:
     from verl.workers.rollout.replica import TokenOutput
 
     with pytest.raises(RuntimeError, match=message):

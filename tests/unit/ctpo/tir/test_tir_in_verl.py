@@ -56,9 +56,7 @@ def score(harness: Harness, output: AgentLoopOutput, dataset_row: dict[str, Any]
         manager = NaiveRewardManager(config, harness.tokenizer, get_custom_reward_fn(config))
         worker = AgentLoopWorker.__new__(AgentLoopWorker)
         worker.processor, worker.mm_processor_kwargs = None, {}
-        worker.reward_loop_worker_handles = [
-            SimpleNamespace(compute_score=SimpleNamespace(remote=manager.run_single))
-        ]
+        worker.reward_loop_worker_handles = [SimpleNamespace(compute_score=SimpleNamespace(remote=manager.run_single))]
         await worker._compute_score([output], kwargs=dataset_row)
 
     harness.wait(scored())

@@ -1,0 +1,113 @@
+"""What a user sees of a run: refusals before it starts, progress while it runs, the reason when it fails."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ctpo.records import RunDirectory
+from ctpo.records.progress import read_progress, set_phase
+from experiments.launch import _reason
+from experiments.progress import ProgressLine, captured_output
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "experiments/run.py", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_wrong_request_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:
+    done = run_command(f"run.dir={tmp_path}/run", "actor_rollout_ref.actor.ppo_mini_batch_size=3", "tir.max_turns=0")
+    assert done.returncode == 2
+    assert "ppo_mini_batch_size=3" in done.stderr
+    assert "tir.max_turns=0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not RunDirectory(tmp_path / "run").manifest_path.exists()
+
+
+def test_an_unknown_method_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    done = run_command(f"run.dir={tmp_path}/run", "method=cpto")
+    assert done.returncode != 0
+    assert "method/cpto" in done.stderr
+    assert "ctpo_fixed" in done.stderr
+
+
+def test_help_names_groups_and_needs_no_verl_import() -> None:
+    done = run_command("--help")
+    assert done.returncode == 0
+    assert "method: ctpo, ctpo_fixed" in done.stdout
+
+
+def test_missing_model_and_data_are_named_before_anything_starts(tmp_path: Path) -> None:
+    done = run_command(f"run.dir={tmp_path}/run", "model_spec.kind=folder", "+model_spec.path=/nowhere")
+    assert done.returncode == 2
+    assert "model_spec.path=/nowhere: no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("prefix", ["", "\x1b[36m(AgentLoopWorkerTQ pid=7)\x1b[0m "])
+def test_the_first_logged_error_is_named_as_the_cause(tmp_path: Path, prefix: str) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("OldError: of an earlier attempt\n")
+    start = log.stat().st_size
+    with open(log, "a") as file:
+        file.write(f"{prefix}Traceback (most recent call last):\n{prefix}  File ...\n")
+        file.write(f"{prefix}vllm.v1.engine.exceptions.EngineDeadError: EngineCore died\nValueError: later\n")
+    reason = _reason(RuntimeError("no trajectories"), log, start)
+    assert reason.splitlines()[0] == "RuntimeError: no trajectories"
+    assert "EngineDeadError: EngineCore died" in reason
+    assert "later" not in reason
+    assert "earlier attempt" not in reason
+
+
+def test_a_reason_is_not_said_twice(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("RuntimeError: no trajectories\n")
+    assert _reason(RuntimeError("no trajectories"), log, 0) == "RuntimeError: no trajectories"
+
+
+def test_progress_is_a_line_for_each_change_where_there_is_no_terminal(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    config = OmegaConf.create(
+        {
+            "run": {"dir": str(run.path), "model": "tiny", "method": "ctpo", "seed": 0},
+            "trainer": {"total_training_steps": 2},
+        }
+    )
+    shown = io.StringIO()
+    with ProgressLine(config, shown) as line:
+        set_phase(run.path, "training")
+        line._show(read_progress(run.path))
+        run.append_metrics(1, {"val-core/arithmetic/acc/mean@4": 0.25, "actor/pg_clipfrac": 0.05})
+        line._show(read_progress(run.path))
+        line._show(read_progress(run.path))
+    lines = shown.getvalue().splitlines()
+    assert [line.split("] ")[1].split("  ")[0] for line in lines if "training" in line] == [
+        "tiny ctpo seed 0: step 0/2",
+        "tiny ctpo seed 0: step 1/2",
+    ]
+    assert "held-out 0.250" in lines[-1]
+    assert "clipped 5.0%" in lines[-1]
+
+
+def test_output_of_children_goes_to_the_log_and_progress_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "deep" / "run.log"
+    with captured_output(log) as terminal:
+        print("from python")
+        subprocess.run(["echo", "from a child"], check=True)
+        print("progress", file=terminal)
+    print("afterwards")
+    seen = capfd.readouterr()
+    assert sorted(log.read_text().split("\n")) == ["", "from a child", "from python"]
+    assert seen.err == "progress\n"
+    assert seen.out == "afterwards\n"
