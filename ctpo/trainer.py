@@ -24,10 +24,12 @@ from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
+from ctpo.best_checkpoint import keep_if_best
 from ctpo.position_stats import PositionStats
 from ctpo.records import RunDirectory
 from ctpo.records.progress import set_phase
 from ctpo.samples import sample_rows
+from ctpo.wandb_plots import position_plots
 from ctpo.worker import FOLD_FIELD, RecordingActorWorker
 
 MODE = "ctpo"
@@ -47,6 +49,7 @@ class RecordingTrainer(PPOTrainerSync):
         self._draft_row: dict[str, Any] = {}
         self._step_metrics: dict[str, Any] = {}
         self._step_batch: Any = None
+        self._position_stats: PositionStats | None = None
         self._step_started = 0.0
 
     # ------------------------------------------------------------------ wiring
@@ -126,6 +129,7 @@ class RecordingTrainer(PPOTrainerSync):
             }
             self.records.write_position_stats(self.global_steps, stats.to_arrays(), meta)
             metrics.update(position_metrics(stats))
+            self._position_stats = stats
         return batch
 
     # ------------------------------------------------------------------ checkpoints
@@ -181,6 +185,9 @@ class RecordingTrainer(PPOTrainerSync):
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
         numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
+        scores = [row["score"] for rows in by_benchmark.values() for row in rows]
+        checkpoints = Path(self.config.trainer.default_local_dir)
+        keep_if_best(checkpoints, self.global_steps, sum(scores) / len(scores))
         return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
 
 
@@ -194,7 +201,10 @@ class _RecordedTracking:
         row = {**self._trainer._draft_row, **data}
         self._trainer._draft_row = {}
         self._trainer.records.append_metrics(step, _plain(row))
-        self._tracking.log(data=row, step=step)
+        wandb, stats = self._tracking.logger.get("wandb"), self._trainer._position_stats
+        plots = position_plots(wandb, stats) if wandb is not None and stats is not None else {}
+        self._tracking.log(data=row | plots, step=step)
+        self._trainer._position_stats = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracking, name)

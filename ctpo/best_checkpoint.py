@@ -1,0 +1,54 @@
+"""Keeps the checkpoint with the best held-out accuracy, while verl keeps the newest ones.
+
+Hard links: verl may delete its copy, no byte is stored twice. `best/` is replaced by renames, so a reader finds a
+whole one; a run killed in between finds the previous one or none, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+BEST = "best"
+INFO = "best.json"
+
+
+def best_so_far(checkpoints: Path) -> tuple[int, float] | None:
+    """`(step, accuracy)` of the checkpoint kept in `checkpoints/best`, or None."""
+    try:
+        info = json.loads((checkpoints / BEST / INFO).read_text())
+    except FileNotFoundError:
+        return None
+    return int(info["step"]), float(info["accuracy"])
+
+
+def keep_if_best(checkpoints: Path, step: int, accuracy: float) -> bool:
+    """Keep `checkpoints/global_step_<step>` as `checkpoints/best` if no kept one is as accurate.
+
+    Returns:
+        Whether it is now the best. False also where no checkpoint was saved at this step.
+    """
+    source = checkpoints / f"global_step_{step}"
+    best = best_so_far(checkpoints)
+    if not source.is_dir() or (best is not None and best[1] >= accuracy):
+        return False
+    made = checkpoints / f".{BEST}.new"
+    replaced = checkpoints / f".{BEST}.old"
+    for leftover in (made, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, made, copy_function=_link_or_copy)
+    (made / INFO).write_text(json.dumps({"step": step, "accuracy": accuracy}))
+    if (checkpoints / BEST).exists():
+        (checkpoints / BEST).rename(replaced)
+    made.rename(checkpoints / BEST)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)

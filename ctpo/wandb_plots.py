@@ -1,0 +1,40 @@
+"""The position plot in wandb: a mirror for people who watch a run; the record is `position_stats/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ctpo.position_stats import PositionStats
+
+MOST_POINTS = 200
+
+
+def position_plots(wandb: Any, stats: PositionStats) -> dict[str, Any]:
+    """Line plots over token position: std of the cumulative log-ratio, clip rates. `wandb` is the module.
+
+    At most `MOST_POINTS` positions, evenly spaced, among those that two or more responses reach.
+    """
+    cells = stats.positions
+    reached = torch.nonzero(cells.count >= 2).flatten()
+    if len(reached) == 0:
+        return {}
+    chosen = reached[torch.linspace(0, len(reached) - 1, min(MOST_POINTS, len(reached))).round().long()]
+    positions = (chosen + 1).tolist()
+    fixed, adaptive = stats.layout.windows[:2]
+
+    def lines(title: str, values: dict[str, torch.Tensor]) -> Any:
+        return wandb.plot.line_series(
+            xs=positions,
+            ys=[value[chosen].tolist() for value in values.values()],
+            keys=list(values),
+            title=title,
+            xname="position (model tokens)",
+        )
+
+    rates = {"own window": cells.clip_rate(), "fixed": cells.clip_rate(fixed), "adaptive": cells.clip_rate(adaptive)}
+    return {
+        "position/std": lines("std of the cumulative log-ratio", {"std": cells.std}),
+        "position/clip_rate": lines("share of clipped tokens", rates),
+    }
