@@ -90,7 +90,7 @@ def clip_candidates(log_ratio: Tensor, advantages: Tensor) -> Tensor:
     0.
     """
     sign = torch.sign(advantages)
-    return (sign * log_ratio).add_(log_ratio.abs()).mul_(sign).mul_(0.5)
+    return (sign * log_ratio).clamp_(min=0.0).mul_(sign)
 
 
 def exceeds(left: Tensor, right: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The hot path of the position statistics: tokens moved from their columns to their positions, then summed.
 
 Tool output sits between a response's model tokens, so column and position differ from row to row. Each row is
-first scattered to its positions, into a buffer that collects some 65,000 slots (several small micro-batches,
+first scattered to its positions, into a buffer that collects some 130,000 slots (several small micro-batches,
 or a part of a large one). On a full buffer a clip window is a fixed vector, every sum is dense, and eight
 clip flags are added as the bytes of one integer. Buffers are reused, and nothing here waits for the device.
 """
@@ -17,7 +17,7 @@ from ctpo import position_moments as pm
 from ctpo.objectives import clip_candidates
 from ctpo.position_moments import Layout, Moments
 
-_SLOTS = 65_536  # the buffers of so many slots stay in a processor's cache
+_SLOTS = 131_072
 _MAX_ROWS = 255  # flags are counted in bytes
 # Adding and subtracting 1.5 * 2**52 units rounds a float64 to the nearest multiple of the unit.
 _ROUNDING = [
@@ -118,7 +118,7 @@ class Staging:
         none."""
         layout, overflow = self.layout, None
         rows = slice(self.rows, self.rows + len(tokens.mask))
-        slots = tokens.positions * tokens.mask
+        slots = torch.where(tokens.mask, tokens.positions, 0)
         length = slots.shape[1]
         if length > layout.max_position:
             beyond = slots > layout.max_position

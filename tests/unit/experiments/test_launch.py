@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ctpo.records import RunDirectory
 from ctpo.records.progress import read_progress, set_phase
 from experiments.launch import _reason
-from experiments.progress import ProgressLine, captured_output
+from experiments.progress import ProgressLine
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -98,16 +98,15 @@ def test_progress_is_a_line_for_each_change_where_there_is_no_terminal(tmp_path:
     assert "clipped 5.0%" in lines[-1]
 
 
-def test_output_of_children_goes_to_the_log_and_progress_to_the_terminal(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_of_children_goes_to_the_log_and_progress_to_the_terminal(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "run.log"
-    with captured_output(log) as terminal:
-        print("from python")
-        subprocess.run(["echo", "from a child"], check=True)
-        print("progress", file=terminal)
-    print("afterwards")
-    seen = capfd.readouterr()
-    assert sorted(log.read_text().split("\n")) == ["", "from a child", "from python"]
-    assert seen.err == "progress\n"
-    assert seen.out == "afterwards\n"
+    code = (
+        "import subprocess, sys; from pathlib import Path; from experiments.progress import captured_output\n"
+        "with captured_output(Path(sys.argv[1])) as terminal:\n"
+        "    print('from python'); subprocess.run(['echo', 'from a child']); print('progress', file=terminal)\n"
+        "print('afterwards')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(log)], capture_output=True, text=True, timeout=60)
+    assert sorted(log.read_text().splitlines()) == ["from a child", "from python"]
+    assert done.stderr == "progress\n"
+    assert done.stdout == "afterwards\n"
