@@ -99,7 +99,8 @@ def new_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
     def make(*arguments: str, name: str = "run") -> Run:
-        runs.append(Run(tmp_path / name, list(arguments)))
+        # Where the default configuration would put it, so that readers find it.
+        runs.append(Run(tmp_path / "runs" / "e2e" / "tiny" / name / "seed0", list(arguments)))
         return runs[-1]
 
     yield make

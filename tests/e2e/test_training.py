@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctpo.position_stats import PositionStats
-from ctpo.records import RunDirectory, RunRecord
+from ctpo.records import RunDirectory, find_runs
 from ctpo.records.files import read_lines
 from ctpo.records.run_directory import read_position_stats
 
@@ -49,7 +49,7 @@ def test_a_killed_run_resumes_and_its_records_are_complete(new_run: Callable[...
 
 def assert_samples_complete(run: Run) -> None:
     """64 problems x 4 samples at steps 0, 2 and 4; the model uses the tool and is neither perfect nor hopeless."""
-    record = RunRecord(run.directory)
+    (record,) = find_runs(run.directory.parents[3], "e2e").runs
     for step in (0, 2, 4):
         samples = record.samples("arithmetic", step)
         assert samples is not None, record.problems

@@ -166,3 +166,22 @@ def test_a_response_beyond_the_models_context_is_refused(tmp_path: Path) -> None
     assert "beyond the model's context of 300; use at most 204" in found[0]
     (tmp_path / "model.safetensors").unlink()
     assert "lacks *.safetensors" in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]
+
+
+def test_the_cluster_profile_asks_for_one_whole_node_of_eight_gpus() -> None:
+    resolvers.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("run", overrides=["model=qwen3_4b", "slurm=h100_node"], return_hydra_config=True)
+    launcher = config.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.nodes, launcher.gpus_per_node, launcher.tasks_per_node) == (1, 8, 1)
+    # Hydra's default of 0 would fail a job at its first time-out instead of requeueing it.
+    assert launcher.max_num_timeout > 0
+
+
+def test_a_sweep_file_names_its_grid() -> None:
+    resolvers.register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("run", overrides=["sweeps=demo"], return_hydra_config=True)
+    assert config.hydra.sweeper.params.method == "grpo,gspo,ctpo,ctpo_fixed"
+    assert config.run.sweep == "demo"
