@@ -7,12 +7,15 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from analysis import figures, style, tables
 from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow, Sweep
 from analysis.report import html_report
+from analysis.theory import COMMAND, Theory
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_SWEEP = "demo"
@@ -31,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left_out: list[str] = []
     written: list[Path] = []
     with style.applied():
-        for name, artifact in _artifacts(sweep):
+        for name, artifact in chain(
+            _artifacts(sweep), _theory_artifacts(options.theory or options.runs.parent / "theory")
+        ):
             if isinstance(artifact, NothingToShow):
                 left_out.append(f"{name}: {artifact}")
                 print(f"  left out  {left_out[-1]}")
@@ -62,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=PROJECT / "results" / "runs", help="root of all run directories")
     parser.add_argument("--sweep", default=DEFAULT_SWEEP, help="sweep to analyse (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=PROJECT / "paper_figures", help="folder to write to")
+    parser.add_argument(
+        "--theory",
+        type=Path,
+        metavar="DIR",
+        help=f"what {COMMAND} wrote (default: theory/ beside --runs, that is results/theory)",
+    )
     parser.add_argument(
         "--steps",
         type=int,
@@ -94,10 +105,11 @@ def _known_sweeps(root: Path) -> str:
     return f"sweeps there: {', '.join(names)}" if names else "run one first: python experiments/run.py -m sweeps=demo"
 
 
-def _makers() -> Iterator[tuple[str, Callable[[Sweep, str], Artifact]]]:
+def _makers(kind: str = "make") -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every figure's and table's function of that name: `make(sweep, model)` or `make_theory(theory)`."""
     for package in (figures, tables):
         for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-            make = getattr(importlib.import_module(f"{package.__name__}.{module}"), "make", None)
+            make = getattr(importlib.import_module(f"{package.__name__}.{module}"), kind, None)
             if make is not None:
                 yield module, make
 
@@ -109,6 +121,15 @@ def _artifacts(sweep: Sweep) -> Iterator[tuple[str, Artifact | NothingToShow]]:
                 yield name, make(sweep, model)
             except NothingToShow as reason:
                 yield name, reason
+
+
+def _theory_artifacts(folder: Path) -> Iterator[tuple[str, Artifact | NothingToShow]]:
+    if not folder.is_dir():
+        yield "theory", NothingToShow(f"the theory's folder does not exist; write it with {COMMAND}")
+        return
+    for name, make in _makers("make_theory"):
+        for artifact in make(Theory(folder)):
+            yield name, artifact
 
 
 if __name__ == "__main__":

@@ -24,15 +24,24 @@ def best_so_far(checkpoints: Path) -> tuple[int, float] | None:
     return int(info["step"]), float(info["accuracy"])
 
 
+def drop_future_best(checkpoints: Path, step: int) -> None:
+    """Forget a best checkpoint of beyond `step`, which a run resumes from: that future did not happen."""
+    if not (checkpoints / BEST).exists() and (checkpoints / f".{BEST}.old").exists():
+        (checkpoints / f".{BEST}.old").rename(checkpoints / BEST)  # killed between the two renames
+    best = best_so_far(checkpoints)
+    if best is not None and best[0] > step:
+        shutil.rmtree(checkpoints / BEST)
+
+
 def keep_if_best(checkpoints: Path, step: int, accuracy: float) -> bool:
-    """Keep `checkpoints/global_step_<step>` as `checkpoints/best` if no kept one is as accurate.
+    """Keep `checkpoints/global_step_<step>` as `checkpoints/best` if none kept of another step is as accurate.
 
     Returns:
         Whether it is now the best. False also where no checkpoint was saved at this step.
     """
     source = checkpoints / f"global_step_{step}"
     best = best_so_far(checkpoints)
-    if not source.is_dir() or (best is not None and best[1] >= accuracy):
+    if not source.is_dir() or (best is not None and best[0] != step and best[1] >= accuracy):
         return False
     made = checkpoints / f".{BEST}.new"
     replaced = checkpoints / f".{BEST}.old"

@@ -11,7 +11,6 @@ any instant resumes with no row lost, doubled or out of step:
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from pathlib import Path
@@ -24,7 +23,8 @@ from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from ctpo.best_checkpoint import keep_if_best
+from ctpo import checkpoints
+from ctpo.best_checkpoint import drop_future_best, keep_if_best
 from ctpo.position_stats import PositionStats
 from ctpo.records import RunDirectory
 from ctpo.records.progress import set_phase
@@ -33,7 +33,6 @@ from ctpo.wandb_plots import position_plots
 from ctpo.worker import FOLD_FIELD, RecordingActorWorker
 
 MODE = "ctpo"
-DRAFT_FILE = "metrics_row.json"
 
 
 @register_trainer(MODE)
@@ -44,6 +43,9 @@ class RecordingTrainer(PPOTrainerSync):
         with open_dict(config):
             # verl tells the synchronous trainer by this name (replay buffer, checkpoints); this one is that.
             config.trainer.v1.trainer_mode = "sync"
+            if config.trainer.resume_mode == "auto":
+                step = checkpoints.repair_tracker(Path(config.trainer.default_local_dir))
+                config.actor_rollout_ref.rollout.seed = checkpoints.sampling_seed(config.run.seed, step)
         super().__init__(config)
         self.records = RunDirectory(Path(config.run.dir))
         self._draft_row: dict[str, Any] = {}
@@ -89,16 +91,16 @@ class RecordingTrainer(PPOTrainerSync):
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         wanted = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics["rollout/failed_trajectories"] = wanted - len(batch.keys)
-        self._refuse_losses("training", len(batch.keys), wanted)
+        self._refuse_losses("training", len(batch.keys), wanted, self.config.trainer.v1.max_failed_share)
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
-    def _refuse_losses(self, phase: str, got: int, wanted: int) -> None:
+    def _refuse_losses(self, phase: str, got: int, wanted: int, allowed: float) -> None:
         # verl logs a failed trajectory and fills the batch up with empty ones.
-        allowed = self.config.trainer.v1.max_failed_share
         if got < wanted * (1 - allowed):
             raise RuntimeError(
-                f"{phase} step {self.global_steps}: {wanted - got} of {wanted} trajectories failed, more than "
-                f"trainer.v1.max_failed_share={allowed}; the first 'Error in _run_prompt' in run.log says why"
+                f"{phase} step {self.global_steps}: {wanted - got} of {wanted} trajectories failed, more than the "
+                f"allowed share of {allowed} (trainer.v1.max_failed_share in training, 0 in evaluation); the first "
+                "'Error in _run_prompt' in run.log says why"
             )
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -107,7 +109,9 @@ class RecordingTrainer(PPOTrainerSync):
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts", "response_mask"]
         )
         folds = torch.tensor([prompt_fold(ids, self._folds) for ids in data["prompts"].unbind()])
-        model_tokens = torch.stack([mask.sum() for mask in data["response_mask"].unbind()]).float()
+        # verl fills an incomplete batch up with sequences whose mask is empty.
+        lengths = torch.stack([mask.sum() for mask in data["response_mask"].unbind()]).float()
+        model_tokens = lengths[torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])]
         metrics["model_tokens/mean"] = model_tokens.mean().item()
         metrics["model_tokens/max"] = model_tokens.max().item()
         fields = TensorDict({FOLD_FIELD: folds}, batch_size=len(batch))
@@ -134,36 +138,36 @@ class RecordingTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------ checkpoints
 
+    @property
+    def _checkpoints(self) -> Path:
+        return Path(self.config.trainer.default_local_dir)
+
     def _save_checkpoint(self) -> None:
         set_phase(self.records.path, "saving a checkpoint")
         row = dict(self._step_metrics)
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         timing = {**self.timing_raw, "step": time.perf_counter() - self._step_started}
         self._compute_metrics(self._step_batch, row, timing, self.global_steps, epoch)
-        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / DRAFT_FILE).write_text(json.dumps(_plain(row)))
+        checkpoints.prepare_save(self._checkpoints, self.global_steps, _plain(row))
         super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
+        checkpoints.remove_old(self._checkpoints, self.config.trainer.max_actor_ckpt_to_keep)
         set_phase(self.records.path, "training")
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        step = self.global_steps
+        step, trainer = self.global_steps, self.config.trainer
         self.records.begin_training(step)
-        logged = self.records.last_step() == step
-        if step > 0 and not logged:
-            draft = Path(self.config.trainer.default_local_dir) / f"global_step_{step}" / DRAFT_FILE
-            self._draft_row = json.loads(draft.read_text())
-        validate = not logged and (self.config.trainer.val_before_train if step == 0 else self._validation_due(step))
-        if self._draft_row and not validate:
-            self.records.append_metrics(step, self._draft_row)
+        drop_future_best(self._checkpoints, step)
+        plan = checkpoints.resume_plan(
+            step, self.records.last_step(), trainer.test_freq, self.total_training_steps, trainer.val_before_train
+        )
+        draft = checkpoints.read_draft(self._checkpoints, step) if step > 0 else {}
+        if plan.append_draft and draft:
+            self.records.append_metrics(step, draft)
+        self._draft_row = draft if plan.validate else {}
         with open_dict(self.config):
             # verl validates on every start where this is set, also of a run that resumes.
-            self.config.trainer.val_before_train = validate
-
-    def _validation_due(self, step: int) -> bool:
-        every = self.config.trainer.test_freq
-        return every > 0 and (step % every == 0 or step >= self.total_training_steps)
+            trainer.val_before_train = plan.validate
 
     # ------------------------------------------------------------------ evaluation
 
@@ -181,13 +185,12 @@ class RecordingTrainer(PPOTrainerSync):
     ) -> dict[str, float]:
         by_benchmark = sample_rows(self.global_steps, data_sources, sample_uids, reward_extra_infos_dict)
         drawn = sum(len(rows) for rows in by_benchmark.values())
-        self._refuse_losses("validation at", drawn, sum(expected_acc_counts.values()))
+        self._refuse_losses("evaluation at", drawn, sum(expected_acc_counts.values()), allowed=0.0)
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
         numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
         scores = [row["score"] for rows in by_benchmark.values() for row in rows]
-        checkpoints = Path(self.config.trainer.default_local_dir)
-        keep_if_best(checkpoints, self.global_steps, sum(scores) / len(scores))
+        keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
         return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
 
 
@@ -229,10 +232,11 @@ def position_metrics(stats: PositionStats) -> dict[str, float]:
     return metrics
 
 
-def merge_ranks(per_rank: list[dict[str, Any]]) -> PositionStats:
-    """The sums of all training processes as one."""
-    merged = PositionStats.from_arrays(per_rank[0])
-    for arrays in per_rank[1:]:
+def merge_ranks(per_rank: list[dict[str, Any] | None]) -> PositionStats:
+    """The sums of all training processes as one; None from those that repeat another's sequences."""
+    own = [arrays for arrays in per_rank if arrays is not None]
+    merged = PositionStats.from_arrays(own[0])
+    for arrays in own[1:]:
         merged.merge(PositionStats.from_arrays(arrays))
     return merged
 

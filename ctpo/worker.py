@@ -69,8 +69,13 @@ class RecordingActorWorker(ActorRolloutRefWorker):
         self._actor_config.observer = recorder
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def take_position_stats(self) -> dict[str, Any]:
-        """This process' sums since `record_position_stats(True)`, as `PositionStats.to_arrays`."""
+    def take_position_stats(self) -> dict[str, Any] | None:
+        """This process' sums since `record_position_stats(True)`, as `PositionStats.to_arrays`.
+
+        None from a process whose sequences another one has too (sequence parallelism): they count once.
+        """
+        if not self.actor.engine.is_mp_src_rank_with_outputs():
+            return None
         return self.actor.recorder.stats.to_arrays()
 
     def _empty_stats(self) -> PositionStats:

@@ -39,7 +39,7 @@ def launch(config: DictConfig) -> None:
     """
     _stop_on(preflight.check_request(config))
     if config.run.preflight == "only":
-        print("preflight: the request is in order")
+        print("preflight: the request is in order (model and data are checked when a run prepares them)")
         return
     try:
         _prepare(config)

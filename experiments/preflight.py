@@ -17,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 def check_request(config: DictConfig) -> list[str]:
     """Problems of the configuration itself and of this machine: one message each, empty when there are none."""
-    return [*_hardware(config), *_values(config), *_batches(config), *_method(config), *_sandbox(config)]
+    values = list(_values(config))
+    derived = [] if values else [*_batches(config), *_method(config)]  # which compute with those values
+    return [*_hardware(config), *values, *derived, *_sandbox(config)]
 
 
 def check_inputs(config: DictConfig) -> list[str]:
-    """Problems of the model folder against the configuration. Dataset rows are checked where they are read."""
-    return list(_model(config))
+    """Problems of model and data against the configuration. Rows are checked where `prepare` reads them."""
+    return [*_model(config), *_data(config)]
 
 
 def visible_gpus() -> int:
@@ -48,7 +50,8 @@ def _values(config: DictConfig) -> Iterator[str]:
     positive = (
         "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", "tir.max_turns",
         "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "trainer.total_training_steps",
-        "actor_rollout_ref.actor.ppo_mini_batch_size", "records.position_stats_every",
+        "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.ppo_epochs",
+        "records.position_stats_every", "trainer.n_gpus_per_node", "trainer.nnodes",
     )  # fmt: skip
     for field in positive:
         value = OmegaConf.select(config, field)
@@ -63,11 +66,8 @@ def _values(config: DictConfig) -> Iterator[str]:
 
 def _batches(config: DictConfig) -> Iterator[str]:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    prompts, mini, processes = (
-        config.data.train_batch_size,
-        actor.ppo_mini_batch_size,
-        config.trainer.n_gpus_per_node,
-    )
+    prompts, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
+    processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if prompts % mini:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}: does not divide data.train_batch_size={prompts}; "
@@ -76,7 +76,7 @@ def _batches(config: DictConfig) -> Iterator[str]:
     if (mini * rollout.n) % processes:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}: {mini} prompts x {rollout.n} responses do not "
-            f"divide over trainer.n_gpus_per_node={processes} processes"
+            f"divide over {processes} processes (trainer.n_gpus_per_node x trainer.nnodes)"
         )
     micro, share = actor.ppo_micro_batch_size_per_gpu, mini * rollout.n // processes
     if not actor.use_dynamic_bsz and micro and share % micro:
@@ -131,6 +131,17 @@ def _sandbox(config: DictConfig) -> Iterator[str]:
         require_isolation()
     except SandboxUnavailable as error:
         yield str(error)
+
+
+def _data(config: DictConfig) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    rows = sum(pq.read_metadata(path).num_rows for path in config.data.train_files)
+    if rows < config.data.train_batch_size:
+        yield (
+            f"data.train_batch_size={config.data.train_batch_size}: the training data has {rows} problems; "
+            "use at most as many"
+        )
 
 
 def _model(config: DictConfig) -> Iterator[str]:

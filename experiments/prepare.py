@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -23,7 +24,7 @@ from experiments.tiny.cache import cached
 
 T = TypeVar("T")
 
-ROWS_VERSION = 1
+ROWS_VERSION = 2
 """Raise it with any change to `checked_row`, so that prepared files are written anew."""
 
 
@@ -161,9 +162,21 @@ def _checked_copy(path: Path, split: str, system_prompt: str) -> Path:
         if not rows:
             raise PrepareError(f"{path}: holds no row; write at least one problem to it")
         checked = [checked_row(row, f"{path} row {i}", i, split, system_prompt) for i, row in enumerate(rows)]
+        _refuse_duplicates(checked, path)
         pq.write_table(pa.Table.from_pylist(checked), folder / path.name)
 
     return cached("datasets", path.stem, settings, build) / path.name
+
+
+def _refuse_duplicates(rows: list[dict[str, Any]], path: Path) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for i, row in enumerate(rows):
+        key = (row["data_source"], row["extra_info"]["problem_id"])
+        if key in seen:
+            raise PrepareError(
+                f"{path} row {i}: the same problem (or problem_id) as row {seen[key]}; remove one of them"
+            )
+        seen[key] = i
 
 
 def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
     reward_model, extra = row.get("reward_model") or {}, row.get("extra_info") or {}
     truth = text(reward_model.get("ground_truth"), "reward_model.ground_truth", "give the reference answer")
     return {
-        "data_source": text(row.get("data_source"), "data_source", "name where the problem comes from"),
+        "data_source": benchmark_name(text(row.get("data_source"), "data_source", "name where the problem comes from")),
         "prompt": messages,
         "ability": row.get("ability") or "math",
         "reward_model": {"ground_truth": truth, "style": reward_model.get("style") or "rule"},
@@ -209,6 +222,11 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
             "problem_id": extra.get("problem_id") or hashlib.sha256(asked.encode()).hexdigest()[:16],
         },
     }
+
+
+def benchmark_name(data_source: str) -> str:
+    """`data_source` as a folder name of `samples/`: other characters than letters, digits, '.', '_', '-' become '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", data_source).lstrip("._-") or "unnamed"
 
 
 def main(arguments: list[str] | None = None) -> int:

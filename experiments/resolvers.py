@@ -26,5 +26,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "verl_config_dir", lambda: str(package_dir("verl") / "trainer" / "config"), replace=True
     )
-    OmegaConf.register_new_resolver("default_concurrency", lambda: os.cpu_count() or 1, replace=True)
-    OmegaConf.register_new_resolver("updates_per_step", lambda prompts, mini: -(-prompts // mini), replace=True)
+    OmegaConf.register_new_resolver(
+        "cores_each", lambda processes: max(1, len(os.sched_getaffinity(0)) // processes), replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "updates_per_step", lambda prompts, mini, epochs: -(-prompts // max(mini, 1)) * epochs, replace=True
+    )

@@ -12,6 +12,7 @@ fail() { echo "setup: $1" >&2; exit 1; }
 
 packages=()
 command -v bwrap >/dev/null || packages+=(bubblewrap)
+{ ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -q 'libnuma\.so\.1' || packages+=(libnuma1)  # vLLM links it
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if ((${#packages[@]})); then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -23,7 +24,8 @@ if ((${#packages[@]})); then
   fi
 fi
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# A set-up that was interrupted may have left an environment without pip.
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 echo "setup: installing $(grep -c '==' "$lock") pinned packages into $venv (a few minutes; 3.4 GB)"
 # Byte code is compiled here once: where PYTHONDONTWRITEBYTECODE is set, every process of every run would pay.
@@ -36,4 +38,5 @@ fi
 "${pip[@]}" install --no-deps --no-build-isolation ./requirements/vllm-alias
 rm -rf requirements/vllm-alias/build requirements/vllm-alias/*.egg-info
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -c 'import torch, vllm._C' || fail "vLLM's compiled part does not load; see the error above"
 echo "setup: done"

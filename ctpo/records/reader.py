@@ -165,8 +165,11 @@ def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
         if match is None:
             unreadable.append(Problem(name, "malformed", "not a run: the folder must be called seed<number>"))
             continue
+        directory = RunDirectory(path)
+        if not directory.manifest_path.exists() and not directory.metrics_path.exists():
+            continue  # Hydra makes the folder before the request is checked; nothing was run in it
         try:
-            manifest = RunDirectory(path).manifest()
+            manifest = directory.manifest()
         except RecordError as error:
             unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
             continue

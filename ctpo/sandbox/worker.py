@@ -8,6 +8,7 @@ first call.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -115,7 +116,8 @@ class Worker:
         for fd, target in zip(moved, (STDIN, STDOUT, STDERR, STARTED, SECCOMP), strict=True):
             os.dup2(fd, target)
         os.closerange(SECCOMP + 1, 4096)
-        if self._group:
+        # Model code goes first when the host runs out of memory, also where no cgroup bounds it.
+        with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("500")
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

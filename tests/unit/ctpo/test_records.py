@@ -317,6 +317,9 @@ def test_finding_runs_names_everything_that_is_not_a_finished_run(tmp_path: Path
     start("grpo", 0, "failed", 1)
     start("gspo", 0, None, 1)
     (tmp_path / "demo" / "tiny" / "grpo" / "seed1").mkdir()
+    (tmp_path / "demo" / "tiny" / "grpo" / "seed1" / "metrics.jsonl").write_text("")
+    # Hydra makes the folder of a request that is then refused: not a run, and nothing to report.
+    (tmp_path / "demo" / "tiny" / "grpo" / "seed2").mkdir()
     (tmp_path / "demo" / "tiny" / "grpo" / "latest").mkdir()
     (tmp_path / "demo" / "tiny" / "ctpo" / "seed1").rename(tmp_path / "demo" / "tiny" / "ctpo" / "seed7")
 
@@ -330,6 +333,7 @@ def test_finding_runs_names_everything_that_is_not_a_finished_run(tmp_path: Path
     text = "\n".join(str(problem) for problem in found.problems)
     assert "grpo/latest: not a run: the folder must be called seed<number>" in text
     assert "grpo/seed1: manifest.json: cannot be read" in text
+    assert "grpo/seed2" not in text
     assert "unfinished: demo/tiny/grpo/seed0: failed after 1 of 3 steps recorded: CUDA out of memory" in text
     assert "unfinished: demo/tiny/gspo/seed0: state is 'running', 1 of 3 steps recorded" in text
     assert "malformed: demo/tiny/ctpo/seed7: says finished, but 2 of 3" in text

@@ -6,6 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -157,15 +159,27 @@ def test_all_problems_are_reported_at_once() -> None:
     assert len(found) >= 3
 
 
+def inputs(folder: Path, problems: int = 16) -> DictConfig:
+    """A composed request with a model folder (context 300) and a training file of so many rows."""
+    (folder / "config.json").write_text('{"max_position_embeddings": 300}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    pq.write_table(pa.table({"prompt": ["?"] * problems}), folder / "train.parquet")
+    return composed(f"actor_rollout_ref.model.path={folder}", f"data.train_files=[{folder}/train.parquet]")
+
+
 def test_a_response_beyond_the_models_context_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"max_position_embeddings": 300}')
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    found = preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))
+    config = inputs(tmp_path)
+    found = preflight.check_inputs(config)
     assert len(found) == 1
     assert "beyond the model's context of 300; use at most 204" in found[0]
     (tmp_path / "model.safetensors").unlink()
-    assert "lacks *.safetensors" in preflight.check_inputs(composed(f"actor_rollout_ref.model.path={tmp_path}"))[0]
+    assert "lacks *.safetensors" in preflight.check_inputs(config)[0]
+
+
+def test_fewer_problems_than_a_batch_are_refused(tmp_path: Path) -> None:
+    found = preflight.check_inputs(inputs(tmp_path, problems=15))
+    assert any("data.train_batch_size=16: the training data has 15 problems" in problem for problem in found)
 
 
 def test_the_cluster_profile_asks_for_one_whole_node_of_eight_gpus() -> None:

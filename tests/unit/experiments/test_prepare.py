@@ -123,7 +123,7 @@ def test_changed_content_is_prepared_anew(tmp_path):
     given = parquet(tmp_path / "a.parquet", row())
     before = dataset(kind="parquet", train=str(given), test=str(given))
     assert dataset(kind="parquet", train=str(given), test=str(given)) == before
-    parquet(given, row(), row())
+    parquet(given, row(), row(prompt=[{"role": "user", "content": "Another question?"}]))
     assert dataset(kind="parquet", train=str(given), test=str(given)) != before
 
 
@@ -166,6 +166,21 @@ def test_a_file_without_rows_is_refused(tmp_path, content, says):
         path.write_bytes(content)
     with pytest.raises(PrepareError, match=says):
         dataset(kind="parquet", train=str(path), test=str(path))
+
+
+def test_the_same_problem_twice_is_refused(tmp_path):
+    twice = parquet(tmp_path / "twice.parquet", row(), row())
+    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .* as row 0"):
+        dataset(kind="parquet", train=str(twice), test=str(twice))
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"), [("aime25", "aime25"), ("HuggingFaceH4/MATH-500", "HuggingFaceH4-MATH-500"), ("../x y", "x-y")]
+)
+def test_a_source_becomes_a_name_that_samples_can_be_filed_under(tmp_path, given, folder):
+    path = parquet(tmp_path / "a.parquet", row(data_source=given))
+    paths = dataset(kind="parquet", train=str(path), test=str(path))
+    assert pq.read_table(paths.test[0]).to_pylist()[0]["data_source"] == folder
 
 
 def test_data_that_is_not_here_names_field_and_source():

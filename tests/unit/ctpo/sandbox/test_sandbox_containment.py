@@ -198,7 +198,7 @@ ESCAPES = (
 def test_a_hostile_program_is_contained_and_the_next_call_works(probe: Probe, run) -> None:
     result = run(probe.code)
     assert probe.failure(result) == ""
-    assert result.duration_s < 4.5, "killed long after its limit"
+    assert result.duration_s < 10.0, "killed long after its limit"
     after = run("import os, math\n(6 * 7, os.listdir('/tmp'))")
     assert (after.stdout, after.stderr, after.reason) == ("(42, [])\n", "", "ok")
 

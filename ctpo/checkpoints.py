@@ -1,0 +1,111 @@
+"""The checkpoint folder beyond what verl does with it: which one to resume from, and what may go.
+
+verl's layout: `global_step_<n>/{actor/, data.pt}` and a tracker file with the newest n. `actor/` is written first,
+then `data.pt`, then the tracker; this project puts `metrics_row.json` (the step's row, in case the run is killed
+before it logs it) in before all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TRACKER = "latest_checkpointed_iteration.txt"
+DRAFT = "metrics_row.json"
+_FOLDER = re.compile(r"global_step_(\d+)")
+
+
+def complete_steps(checkpoints: Path) -> list[int]:
+    """Steps whose checkpoint was written to its end, ascending."""
+    found = []
+    for path in checkpoints.glob("global_step_*"):
+        match = _FOLDER.fullmatch(path.name)
+        if match and (path / "data.pt").is_file() and (path / DRAFT).is_file():
+            found.append(int(match.group(1)))
+    return sorted(found)
+
+
+def repair_tracker(checkpoints: Path) -> int:
+    """The step that a run resumes from (0: from the start), after mending a torn tracker file.
+
+    verl writes the tracker in place: a run killed at that moment leaves it empty, and every restart would fail. Then
+    the newest complete checkpoint is the one that was being announced.
+    """
+    tracker = checkpoints / TRACKER
+    try:
+        return int(tracker.read_text())
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        steps = complete_steps(checkpoints)
+        if not steps:
+            tracker.unlink()
+            return 0
+        mended = tracker.with_suffix(".tmp")
+        mended.write_text(str(steps[-1]))
+        os.replace(mended, tracker)
+        return steps[-1]
+
+
+def prepare_save(checkpoints: Path, step: int, row: dict[str, Any]) -> None:
+    """Make `global_step_<step>` with the draft of the step's row.
+
+    What a dropped future of the run left there is removed first: it may share its bytes with the best checkpoint.
+    """
+    folder = checkpoints / f"global_step_{step}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / DRAFT).write_text(json.dumps(row))
+
+
+def read_draft(checkpoints: Path, step: int) -> dict[str, Any]:
+    """The row that `prepare_save` put in; empty for a checkpoint of another origin."""
+    try:
+        row: dict[str, Any] = json.loads((checkpoints / f"global_step_{step}" / DRAFT).read_text())
+    except FileNotFoundError:
+        return {}
+    return row
+
+
+def remove_old(checkpoints: Path, newest: int) -> None:
+    """Remove all but the `newest` checkpoints. verl forgets those of before a restart, and never removes `data.pt`."""
+    numbers = (int(m.group(1)) for path in checkpoints.glob("global_step_*") if (m := _FOLDER.fullmatch(path.name)))
+    for step in sorted(numbers)[:-newest]:
+        shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What a run that starts (again) at `step` has to do before it trains on."""
+
+    append_draft: bool
+    """The step's row was lost between checkpoint and log: append the draft as it is."""
+    validate: bool
+    """Evaluate now; if the row was lost, the evaluation's numbers complete it."""
+
+
+def resume_plan(step: int, last_row: int, test_freq: int, total_steps: int, val_before_train: bool) -> Resume:
+    """Decide from the checkpoint's `step` and the last step that has a metrics row (-1: none).
+
+    A row exists only if the step's evaluation, where one was due, is recorded: samples are written before the row.
+    """
+    if last_row >= step:
+        return Resume(append_draft=False, validate=False)
+    if step == 0:
+        return Resume(append_draft=False, validate=val_before_train)
+    due = test_freq > 0 and (step % test_freq == 0 or step >= total_steps)
+    return Resume(append_draft=not due, validate=due)
+
+
+def sampling_seed(run_seed: int, step: int) -> int:
+    """Seed of the rollout engines of a run (re)started at `step`.
+
+    An engine begins its random stream anew at each start; without the step, a resumed run would sample with the
+    stream of its first steps. verl adds the replica's number, so seeds are spaced by more than any node has.
+    """
+    return (run_seed * 1_000_003 + step * 1_009) % 2**31
