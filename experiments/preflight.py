@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 def check_request(config: DictConfig) -> list[str]:
     """Problems of the configuration itself and of this machine: one message each, empty when there are none."""
     values = list(_values(config))
-    derived = [] if values else [*_batches(config), *_method(config)]  # which compute with those values
-    return [*_hardware(config), *values, *derived, *_sandbox(config)]
+    batches = [] if values else list(_batches(config))  # which compute with those values
+    return [*_hardware(config), *values, *batches, *_method(config), *_sandbox(config)]
 
 
 def check_inputs(config: DictConfig) -> list[str]:
@@ -48,7 +48,7 @@ def _hardware(config: DictConfig) -> Iterator[str]:
 
 def _values(config: DictConfig) -> Iterator[str]:
     positive = (
-        "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", "tir.max_turns",
+        "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", 
         "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "trainer.total_training_steps",
         "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.ppo_epochs",
         "records.position_stats_every", "trainer.n_gpus_per_node", "trainer.nnodes",
