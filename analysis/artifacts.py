@@ -100,7 +100,9 @@ class Artifact:
 
 
 def provenance(runs: Sequence[RunRecord], command: str) -> str:
-    """Runs, commits, seeds and command, as Markdown."""
+    """Runs, commits, seeds and command, as Markdown; the command alone for what belongs to no run."""
+    if not runs:
+        return f"- Command: `{command}`\n"
     lines = [
         f"- Command: `{command}`",
         f"- Seeds: {', '.join(sorted({str(run.seed) for run in runs}))}",

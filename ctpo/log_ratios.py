@@ -68,7 +68,7 @@ def mask_bits(response_mask: Tensor, dtype: torch.dtype) -> Tensor:
     `tensor & bits` is exactly 0 where masked whatever stood there, NaN included, at a tenth of
     `torch.where`'s cost.
     """
-    return response_mask.to(torch.int64 if dtype == torch.float64 else torch.int32).neg_()
+    return response_mask.to(torch.int64 if dtype == torch.float64 else torch.int32).neg()
 
 
 def masked(values: Tensor, bits: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def _hardware(config: DictConfig) -> Iterator[str]:
 
 def _values(config: DictConfig) -> Iterator[str]:
     positive = (
-        "data.train_batch_size", "data.max_prompt_length", "data.max_response_length", 
+        "data.train_batch_size", "data.max_prompt_length", "data.max_response_length",
         "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "trainer.total_training_steps",
         "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.ppo_epochs",
         "records.position_stats_every", "trainer.n_gpus_per_node", "trainer.nnodes",

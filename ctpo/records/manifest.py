@@ -47,7 +47,7 @@ def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
 
 def create_manifest(run: Path, config: Mapping[str, Any], seeds: Mapping[str, int], may_differ: Sequence[str]) -> None:
     """Writes ``config.yaml``, the uncommitted changes and the manifest of a new run."""
-    import yaml
+    import yaml  # type: ignore[import-untyped,unused-ignore]
 
     plain = json_safe(config, "config")
     write_text(run / "config.yaml", yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))

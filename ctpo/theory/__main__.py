@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ctpo.theory.checks import all_checks
-from ctpo.theory.statements import estimator_variance_counterexamples, square_root_law, statements
+from ctpo.theory.statements import square_root_law, statements, variance_counterexamples
 from ctpo.theory.study import Problem, against_horizon, against_off_policyness, against_window, measure
 from ctpo.theory.tables import checks_text, table_1_text, walk_rows, winners_text, write_csv
 
@@ -28,23 +28,18 @@ WALKS = {"responses": 2000, "positions": 1024, "seed": 0}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 if every check holds, 1 if one fails, 2 if there is nowhere to write."""
     options = _parser().parse_args(arguments)
-    if options.problems < 1:
-        print(f"error: --problems {options.problems}: must be at least 1")
-        return 2
-    if options.out.exists() and not options.out.is_dir():
-        print(f"error: --out {options.out}: is no folder; name one to write the CSV files to")
+    if (wrong := _wrong(options)) is not None:
+        print(f"error: {wrong}")
         return 2
     started = time.perf_counter()
     checks = all_checks()
     print(f"Propositions, by enumeration (worst deviation found)\n{checks_text(checks)}\n", flush=True)
     seeds = range(options.problems)
     problems = [Problem.random(seed, VOCABULARY, HORIZON) for seed in seeds]
-    table_1 = [
-        row for problem in problems for row in measure(problem, problem.pair(KL), by_position=True, more=True)
-    ]
+    table_1 = [row for problem in problems for row in measure(problem, problem.pair(KL), by_position=True, more=True)]
     print(
-        f"Table 1 as numbers: vocabulary {VOCABULARY}, horizon {HORIZON}, policies {KL:g} nats per response apart, one "
-        f"response,\nmedian of {options.problems} random problems; bias, variance and MSE relative to the true gradient\n"
+        f"Table 1 as numbers: vocabulary {VOCABULARY}, horizon {HORIZON}, policies {KL:g} nats per response apart;\n"
+        f"median of {options.problems} random problems; bias, variance and MSE relative to the true gradient\n"
         f"{table_1_text(table_1)}\n",
         flush=True,
     )
@@ -53,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     window = against_window(seeds, WINDOWS, KL, (VOCABULARY, HORIZON))
     print(
         "Least mean squared error, no clipping (tie: within 1 %)\n"
-        f"{winners_text(off_policyness, 'kl_asked', 'KL in nats per response')}\n"
+        f"{winners_text(off_policyness, 'kl', 'KL in nats per response')}\n"
         f"{winners_text(horizon, 'horizon', f'horizon, {KL_PER_TOKEN:g} nats a token')}\n",
         flush=True,
     )
@@ -61,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"Exponent b of std(log rho_t) = sigma t^b, simulated; `exact` from the closed form\n{walk_text}\n")
     for sentence in [
         *statements(table_1, horizon, window),
-        estimator_variance_counterexamples(problems, KL),
+        variance_counterexamples(100),
         square_root_law(problems, (0.01, 0.1, 1.0)),
     ]:
         print(textwrap.fill(sentence, 116, initial_indent="- ", subsequent_indent="  "))
@@ -75,11 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, rows in files.items():
         write_csv(options.out / f"{name}.csv", rows)
     failed = sum(not check.holds for check in checks)
-    print(
-        f"\n{'FAILED: ' if failed else ''}{len(checks) - failed} of {len(checks)} checks hold; {len(files)} CSV files in "
-        f"{options.out}, {time.perf_counter() - started:.0f} s"
-    )
+    verdict = f"{'FAILED: ' if failed else ''}{len(checks) - failed} of {len(checks)} checks hold"
+    print(f"\n{verdict}; {len(files)} CSV files in {options.out}, {time.perf_counter() - started:.0f} s")
     return 1 if failed else 0
+
+
+def _wrong(options: argparse.Namespace) -> str | None:
+    if options.problems < 1:
+        return f"--problems {options.problems}: must be at least 1"
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"--out {options.out}: {error.strerror}; name a folder to write the CSV files to"
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,7 +111,7 @@ def random_rational_tables(generator: np.random.Generator, tree: TokenTree) -> t
 
     old, other = table(), table()
     # Zeros of the old policy must be zeros of the new one.
-    allowed = normalised(np.where(old == 0, Fraction(0), other))
+    allowed = normalised(other * (old != 0))
     changed = generator.random((tree.size, 1)) < generator.choice([0.05, 0.3, 1.0])
     return old, np.where(changed & ~tree.is_tool[:, None], allowed, old)
 
@@ -148,7 +148,7 @@ def _product_formula() -> float:
 
 
 def _limits() -> list[Check]:
-    horizon, positions = 8, np.arange(1, 9)
+    horizon, positions = 8, np.arange(1.0, 9.0)
     small = variance_quotient(1e-9, horizon, positions) / (horizon / positions) - 1
     delta = 1e9
     large = variance_quotient(delta, horizon, positions) / (1 + delta) ** (horizon - positions) - 1

@@ -92,6 +92,11 @@ class Recurrent:
         return _with_tools(tree, torch.cat(levels) @ outputs.reshape(width, tree.vocabulary))
 
 
+def log_table(family: PolicyFamily, theta: FloatArray) -> FloatArray:
+    """`family.log_probs` as an array, `[tree.size, vocabulary]`."""
+    return family.log_probs(torch.from_numpy(theta)).numpy()
+
+
 def scores(family: PolicyFamily, theta: FloatArray) -> FloatArray:
     """`grad log pi(a|s)` of every token after every prefix, `[tree.size, vocabulary, parameters]`."""
     jacobian: Callable[[Tensor], Tensor] = torch.func.jacfwd(family.log_probs)
@@ -129,8 +134,7 @@ class PolicyPair:
     @classmethod
     def of(cls, family: PolicyFamily, old: FloatArray, new: FloatArray) -> PolicyPair:
         """Two parameter vectors of one family."""
-        tables = (family.log_probs(torch.from_numpy(theta)).numpy() for theta in (old, new))
-        return cls(family.tree, *tables, scores(family, new))
+        return cls(family.tree, log_table(family, old), log_table(family, new), scores(family, new))
 
     @property
     def mask(self) -> BoolArray:

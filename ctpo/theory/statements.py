@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctpo.theory.estimators import method_coefficients, moments, without_clipping
-from ctpo.theory.advantages import exact_advantage
 from ctpo.log_ratios import cumulative_log_ratio, sequence_log_ratio
-from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, Problem, Row
-from ctpo.theory.tables import NAMES, median
+from ctpo.theory.advantages import exact_advantage
+from ctpo.theory.checks import random_pair
+from ctpo.theory.estimators import method_coefficients, moments, without_clipping
+from ctpo.theory.mdp import TokenTree, verifiable_reward
+from ctpo.theory.policies import Recurrent
+from ctpo.theory.study import BATCH, OUTCOME_LEVEL, THROUGH_THE_SUM, TOKEN_LEVEL, Problem, Row
+from ctpo.theory.tables import NAMES, ROUNDING, median
 from ctpo.theory.variance import log_ratio_spread
 
 
@@ -21,7 +24,9 @@ def statements(table_1: Sequence[Row], horizon: Sequence[Row], window: Sequence[
         _variance_grows(table_1, horizon),
         _losses(table_1),
         _clipping(table_1, window),
+        _growing_window(window),
         _batch_of_even_error(table_1),
+        _through_the_sum(table_1),
     ]
 
 
@@ -70,18 +75,41 @@ def _clipping(table_1: Sequence[Row], window: Sequence[Row]) -> str:
     plain, clipped = (_of(table_1, "cumulative", TOKEN_LEVEL, "bias", clipping) for clipping in ("none", "window"))
     less, more = (_of(table_1, "cumulative", TOKEN_LEVEL, "variance", clipping) for clipping in ("window", "none"))
     rate = _of(table_1, "cumulative", TOKEN_LEVEL, "clip_rate", "window")
-    widths = sorted({row["deviations"] for row in window})
-    errors = {
-        width: median(window, "mse_batch", advantage=TOKEN_LEVEL, power=0.5, deviations=width) for width in widths
-    }
+    where = {"advantage": TOKEN_LEVEL, "power": 0.5}
+    widths = sorted({row["deviations"] for row in window}, reverse=True)
+    errors = {width: median(window, "mse_batch", **where, deviations=width) for width in widths}
+    # Widest first: a narrower window must do better to be named.
     best = min(widths, key=errors.__getitem__)
-    verdict = "the widest has the least error" if best == widths[-1] else f"{best:g} std has the least error"
+    left = median(window, "clip_rate", **where, deviations=best)
     return (
-        f"Clipping {100 * rate:.1f} % of the tokens takes the cumulative ratio's bias from {plain:.0e} to "
+        f"Clipping {100 * rate:.1f} % of the tokens takes the cumulative ratio's bias from {_shown(plain)} to "
         f"{clipped:.3f} of the gradient and its variance from {more:.2f} to {less:.2f}: it drops those tokens whose "
         "probability already moved the right way, so the bias does not vanish with more samples. Of windows of "
-        f"{', '.join(f'{width:g}' for width in widths)} std, {verdict} at {BATCH} responses. A window is a trust "
-        "region, not a better estimate."
+        f"{', '.join(f'{width:g}' for width in reversed(widths))} std, that of {best:g}, which clips "
+        f"{100 * left:.1f} %, has the least error at {BATCH} responses ({errors[best]:.3f}): as an estimate a window "
+        f"{'makes things worse here' if left == 0 else 'can help'}; its use is as a trust region."
+    )
+
+
+def _growing_window(window: Sequence[Row], rate: float = 0.1) -> str:
+    """Bias of the two shapes of window at the same clip rate, interpolated between widths."""
+    parts = []
+    for kind in (TOKEN_LEVEL, OUTCOME_LEVEL):
+        biases = []
+        for power in (0.5, 0.0):
+            where = {"advantage": kind, "power": power}
+            widths = {row["deviations"] for row in window}
+            rates, found = (
+                np.array([median(window, column, **where, deviations=width) for width in sorted(widths, reverse=True)])
+                for column in ("clip_rate", "bias")
+            )
+            # A wider window clips less, so that rates ascend as `interp` needs.
+            biases.append(float(np.interp(rate, rates, found)))
+        parts.append(f"{biases[0]:.3f} against {biases[1]:.3f} ({kind}-level)")
+    return (
+        f"Clipping {100 * rate:.0f} % of the tokens by a window that grows as sqrt(t) against the same window "
+        f"everywhere: bias {', '.join(parts)}. The growing one takes its share evenly over positions and so more of it "
+        "from early tokens; how evenly a window clips does not settle how much it biases."
     )
 
 
@@ -95,28 +123,46 @@ def _batch_of_even_error(rows: Sequence[Row]) -> str:
     return f"Responses in a batch from which the cumulative ratio beats the token ratio: {', '.join(parts)}."
 
 
+def _through_the_sum(rows: Sequence[Row]) -> str:
+    bias, right = (_of(rows, name, OUTCOME_LEVEL, "bias") for name in (THROUGH_THE_SUM, "cumulative"))
+    variance, less = (_of(rows, name, TOKEN_LEVEL, "variance") for name in (THROUGH_THE_SUM, "cumulative"))
+    return (
+        "Autograd through the cumulative sum is another estimator: with outcome-level advantages its bias is "
+        f"{bias:.2f} of the gradient instead of {right:.2f} (on policy, token k of T counts T - k + 1 times); with "
+        f"exact token-level ones, which average to 0 in every state, it is unbiased but has {variance / less:.1f} "
+        "times the variance."
+    )
+
+
+def _shown(bias: float) -> str:
+    return "0" if bias < ROUNDING else f"{bias:.3f}"
+
+
 def _change(before: float, after: float) -> str:
     return f"{100 * abs(1 - after / before):.0f} % {'less' if after < before else 'more'}"
 
 
-def estimator_variance_counterexamples(problems: Sequence[Problem], kl: float) -> str:
-    """In how many problems the full-sequence *estimator* has less total variance than the cumulative one.
+def variance_counterexamples(count: int) -> str:
+    """How often the full-sequence *estimator* has less total variance than the cumulative one; small networks.
 
     Proposition 2 orders the ratios. The estimators' sums over positions have cross terms that it says nothing of.
     """
-    fewer = 0
-    for problem in problems:
-        pair = problem.pair(kl)
-        advantages = exact_advantage(pair, problem.rewards)
+    smaller = 0
+    for seed in range(count):
+        generator = np.random.default_rng(seed)
+        family = Recurrent(TokenTree(2, 6, end_token=0))
+        pair = random_pair(family, generator)
+        advantages = exact_advantage(pair, verifiable_reward(family.tree, generator))
         found = [
             method_coefficients(without_clipping(ratio), pair, advantages)
             for ratio in (sequence_log_ratio, cumulative_log_ratio)
         ]
         sequence, cumulative = (moment.total_variance for moment in moments(pair, found))
-        fewer += sequence < cumulative
+        smaller += sequence < cumulative
     return (
         "Proposition 2 orders the ratios, not the estimators: their sums over tokens have cross terms. In "
-        f"{fewer} of {len(problems)} problems the full-sequence estimator has the smaller total variance."
+        f"{smaller} of {count} random recurrent policies that may stop early, the full-sequence estimator has the "
+        "smaller total variance."
     )
 
 

@@ -29,7 +29,6 @@ ROUNDING = 1e-12
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """One file with a header, six significant digits, replaced whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".csv.tmp")
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -93,11 +92,11 @@ def _numbers(rows: Sequence[Row], **where: Any) -> str:
 def winners_text(rows: Sequence[Row], axis: str, label: str) -> str:
     """Which unclipped estimator has the least mean squared error, along an axis, for batches of several sizes."""
     values = sorted({row[axis] for row in rows})
-    lines = [f"    {label:28s}" + " ".join(f"{value:>9.3g}" for value in values)]
+    lines = [f"    {label:33s}" + " ".join(f"{value:>9.3g}" for value in values)]
     for kind in (TOKEN_LEVEL, OUTCOME_LEVEL):
         for batch in (1, BATCH, 16 * BATCH):
             cells = [_winner(rows, batch, **{"advantage": kind, "clipping": "none", axis: value}) for value in values]
-            lines.append(f"    {f'{kind}-level A, {batch} responses':28s}" + " ".join(f"{cell:>9s}" for cell in cells))
+            lines.append(f"    {f'{kind}-level A, {batch} responses':33s}" + " ".join(f"{cell:>9s}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def independent_variances(chi2: FloatArray) -> FloatArray:
     return np.expm1(np.log1p(chi2).cumsum(axis=-1))
 
 
-def variance_quotient(delta: FloatArray | float, horizon: int, position: FloatArray | int) -> FloatArray:
+def variance_quotient(delta: FloatArray | float, horizon: int, position: NDArray[Any] | int) -> FloatArray:
     """Var(full sequence) / Var(cumulative at `position`) if every token has chi2 `delta`.
 
     It falls to `horizon / position` as `delta` goes to 0 and grows as `(1 + delta)**(horizon - position)`.

@@ -88,3 +88,16 @@ def test_empty_batches_and_empty_responses_are_allowed(shape: tuple[int, int]) -
     empty = torch.zeros(shape)
     for row in ROWS.values():
         assert row(empty, empty, empty.bool()).shape == shape
+
+
+@pytest.mark.parametrize("values", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "mask_dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64]
+)
+def test_any_mask_dtype_gives_the_same_and_is_left_as_it_was(mask_dtype: torch.dtype, values: torch.dtype) -> None:
+    log_prob = torch.tensor([[0.5, 1.0, 2.0]], dtype=values)
+    mask = torch.tensor([[1, 1, 0]]).to(mask_dtype)
+    before = mask.clone()
+    assert cumulative_log_ratio(log_prob, torch.zeros_like(log_prob), mask).tolist() == [[0.5, 1.5, 0.0]]
+    assert length_normalized_log_ratio(log_prob, torch.zeros_like(log_prob), mask).tolist() == [[0.75, 0.75, 0.0]]
+    assert torch.equal(mask, before)
