@@ -146,7 +146,8 @@ def test_cut_text_is_a_beginning_and_an_end_of_the_original_on_character_boundar
 
 @given(st.binary(max_size=300), st.integers(8, 100))
 def test_cutting_takes_any_bytes(raw: bytes, size: int) -> None:
-    cut_middle(raw, size).encode("utf-8")
+    text = cut_middle(raw, size)
+    assert text.encode("utf-8").decode("utf-8") == text
 
 
 @pytest.mark.parametrize(
