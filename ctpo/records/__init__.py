@@ -6,6 +6,7 @@
     metrics.jsonl            one object per training step
     position_stats/          step_<n>.npz, sums over the tokens of a step (`ctpo.position_stats`)
     samples/<benchmark>/     step_<n>.parquet, one row per evaluated sample
+    submission.json          the cluster job that was asked to make it, if any
     checkpoints/             the trainer's; not read here
 
 Files are written whole and then renamed, or grow by complete lines, so a reader never sees half a record.
@@ -19,6 +20,7 @@ from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash
 from ctpo.records.reader import FoundRuns, Problem, RunRecord, find_runs
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
 from ctpo.records.samples import SAMPLE_FIELDS
+from ctpo.records.submission import Submission, read_submission, write_submission
 
 __all__ = [
     "MAY_DIFFER",
@@ -30,6 +32,9 @@ __all__ = [
     "RunDirectory",
     "RunDirectoryBusy",
     "RunRecord",
+    "Submission",
     "config_hash",
     "find_runs",
+    "read_submission",
+    "write_submission",
 ]

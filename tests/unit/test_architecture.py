@@ -48,12 +48,13 @@ def test_running_does_not_analyse() -> None:
 
 def test_only_records_knows_the_run_directory() -> None:
     """File names of the schema occur in `ctpo/records` and nowhere else in the packages."""
+    schema = {"manifest.json", "metrics.jsonl", "position_stats/", "config.yaml", "submission.json"}
     for package in ("ctpo", "experiments", "analysis"):
         for path in (ROOT / package).rglob("*.py"):
             if path.is_relative_to(ROOT / "ctpo" / "records"):
                 continue
             constants = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
-            assert not constants & {"manifest.json", "metrics.jsonl", "position_stats/", "config.yaml"}, path
+            assert not constants & schema, path
 
 
 @pytest.mark.parametrize("module", ["ctpo.platforms.vllm_cpu", "ctpo.platforms.environment", "ctpo.records"])
