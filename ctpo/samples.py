@@ -35,21 +35,24 @@ def sample_rows(
     for benchmark, uid, score, sample in zip(
         data_sources, sample_uids, reward_extra_infos["score"], reward_extra_infos["sample"], strict=True
     ):
-        fields = json.loads(sample)
-        rows[benchmark].append(
-            {
-                "step": step,
-                "problem_id": str(fields["problem_id"]),
-                "sample_index": drawn[uid],
-                "score": float(score),
-                "answer": fields["tir_answer"],
-                "model_tokens": int(fields["tir_model_tokens"]),
-                "turns": int(fields["tir_turns"]),
-                "tool_calls": int(fields["tir_tool_calls"]),
-                "tool_failures": int(fields["tir_tool_failures"]),
-                "finish_reason": fields["tir_finish_reason"],
-                "wall_s": float(fields["tir_wall_s"]),
-            }
-        )
+        rows[benchmark].append(sample_row(step, drawn[uid], score, sample))
         drawn[uid] += 1
     return dict(rows)
+
+
+def sample_row(step: int, sample_index: int, score: float, sample: str) -> dict[str, Any]:
+    """The row of one sample, from its score and the `sample` that the reward function returned for it."""
+    fields = json.loads(sample)
+    return {
+        "step": step,
+        "problem_id": str(fields["problem_id"]),
+        "sample_index": sample_index,
+        "score": float(score),
+        "answer": fields["tir_answer"],
+        "model_tokens": int(fields["tir_model_tokens"]),
+        "turns": int(fields["tir_turns"]),
+        "tool_calls": int(fields["tir_tool_calls"]),
+        "tool_failures": int(fields["tir_tool_failures"]),
+        "finish_reason": fields["tir_finish_reason"],
+        "wall_s": float(fields["tir_wall_s"]),
+    }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,11 +92,18 @@ def repair_lines(path: Path) -> int:
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one complete line in a single write, on disk when this returns."""
-    line = json.dumps(json_safe(row, path.name), allow_nan=False, separators=(", ", ": ")) + "\n"
+    append_lines(path, [row])
+
+
+def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds complete lines in a single write, on disk when this returns. A kill can leave the last one torn."""
+    lines = [json.dumps(json_safe(row, path.name), allow_nan=False, separators=(", ", ": ")) + "\n" for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        data = "".join(lines).encode()
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, "the file system took only part of a row", str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

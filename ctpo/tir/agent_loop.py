@@ -19,11 +19,10 @@ from verl.workers.rollout.replica import TokenOutput
 
 from ctpo.tir.code_blocks import Turn, final_answer, parse_turn
 from ctpo.tir.config import TirConfig
-from ctpo.tir.prompts import tool_message
+from ctpo.tir.prompts import END_OF_TURN, tool_message
+from ctpo.tir.seeds import turn_seed
 from ctpo.tir.tools import PythonTool, shared_tool
 from ctpo.tir.trajectory import Trajectory
-
-END_OF_TURN = "<|im_end|>"
 
 
 @register("ctpo_tir")
@@ -46,7 +45,8 @@ class TirAgentLoop(AgentLoopBase):
         """Run one trajectory to its end.
 
         Args:
-            sampling_params: vLLM's, without a length limit; each turn may use what is left of the response.
+            sampling_params: vLLM's, without a length limit; each turn may use what is left of the response. A
+                `seed` in it is the trajectory's: each turn samples with one derived from it.
             priority: scheduling priority of the trajectory's requests.
             **kwargs: the dataset row; `raw_prompt` holds the system and the user message.
 
@@ -81,12 +81,15 @@ class TirAgentLoop(AgentLoopBase):
         self, trajectory: Trajectory, request_id: str, sampling_params: dict[str, Any], priority: int
     ) -> TokenOutput:
         stops = {*(sampling_params.get("stop_token_ids") or ()), self.end_of_turn}
+        seed = sampling_params.get("seed")
+        seeded = {} if seed is None else {"seed": turn_seed(seed, trajectory.turns)}
         with simple_timer("generate_sequences", trajectory.metrics):
             output: TokenOutput = await self.server_manager.generate(
                 request_id=request_id,
                 prompt_ids=list(trajectory.ids),
                 sampling_params={
                     **sampling_params,
+                    **seeded,
                     "max_tokens": trajectory.room,
                     "stop_token_ids": sorted(stops),
                 },

@@ -36,6 +36,9 @@ SYSTEM_PROMPTS = MappingProxyType(
     }
 )
 
+#: Token that ends a turn, in every ChatML model.
+END_OF_TURN = "<|im_end|>"
+
 MIN_CHARS = 64
 NO_OUTPUT = "[no output]"
 UNAVAILABLE = "[tool unavailable, the code was not run]"

@@ -1,0 +1,213 @@
+"""Samples drawn outside of training: recorded one by one by any number of jobs, then put together.
+
+    samples/<benchmark>/step_<n>.settings.json     what decides these samples; others are refused
+    samples/<benchmark>/step_<n>.parts/            while not complete: <i>-of-<n>.jsonl, one line per sample
+    samples/<benchmark>/step_<n>.parquet           once complete: what training writes
+
+An evaluation has a directory of its own, never that of a training run, whose samples it could only overwrite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ctpo.records import manifest as manifests
+from ctpo.records.files import RecordError, append_lines, json_safe, read_lines, repair_lines, write_text
+from ctpo.records.identity import first_difference
+from ctpo.records.run_directory import RunDirectoryBusy
+from ctpo.records.samples import check_benchmark, write_samples
+
+#: Node of a recorded config that only an evaluation has.
+MARK = "evaluation"
+_LOCK_WAIT_S = 60.0
+Key = tuple[str, int]
+
+
+def open_evaluation(path: Path, config: Mapping[str, Any], seeds: Mapping[str, int]) -> None:
+    """Makes `path` the directory of an evaluation, or opens one again; several jobs may have it open.
+
+    Args:
+        config: the resolved config, with an `evaluation` node; that of the first job is recorded.
+        seeds: by name.
+
+    Raises:
+        RecordError: `path` holds a training run.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    _refuse_training_run(path)
+    with _locked(path):
+        if not (path / manifests.FILE).exists():
+            manifests.create_manifest(path, config, seeds, ())
+        _refuse_training_run(path)
+        manifest = manifests.read_manifest(path)
+        started = manifest["started"] or manifests.now()
+        manifests.write_manifest(path, {**manifest, "state": "running", "started": started, "ended": None})
+
+
+def close_evaluation(path: Path, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:
+    """Records how a job ended. A finished job leaves the state at "running" while samples of others are missing."""
+    with _locked(path):
+        if state == "finished" and any(path.glob("samples/*/step_*.parts")):
+            return
+        changes = {"state": state, "ended": manifests.now(), "error": error}
+        manifests.write_manifest(path, {**manifests.read_manifest(path), **changes})
+
+
+def log_file(path: Path, part: str) -> Path:
+    """Where a job of the evaluation in `path` leaves what Ray, verl and vLLM say."""
+    return path / f"evaluate-{part}.log"
+
+
+def run_of_checkpoint(checkpoint: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The training run's directory that `checkpoint` lies in, with its recorded config; None outside of one."""
+    for parent in (checkpoint, *checkpoint.parents):
+        if (parent / manifests.FILE).is_file():
+            config: dict[str, Any] = manifests.read_manifest(parent)["config"]
+            return (parent, config) if MARK not in config else None
+    return None
+
+
+def _refuse_training_run(path: Path) -> None:
+    if (path / manifests.FILE).exists() and MARK not in manifests.read_manifest(path)["config"]:
+        raise RecordError(
+            f"run.dir: {path} holds a training run, whose own samples an evaluation would overwrite; "
+            "choose another run.sweep"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The directory's lock, for a moment; waits for other jobs."""
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        end = time.monotonic() + _LOCK_WAIT_S
+        while not _try_lock(descriptor):
+            if time.monotonic() > end:
+                raise RunDirectoryBusy(f"run.dir: {path} is in use by another process; wait for it or end it first")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Any other error: a file system without locks (some Lustre mounts); jobs go on unguarded.
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+class SampleParts:
+    """The samples of one benchmark at one step, while jobs draw them and afterwards."""
+
+    def __init__(self, run: Path, benchmark: str, step: int) -> None:
+        folder = run / "samples" / check_benchmark(benchmark)
+        self.run, self.benchmark, self.step = run, benchmark, step
+        self.path = folder / f"step_{step}.parquet"
+        self._settings = folder / f"step_{step}.settings.json"
+        self._parts = folder / f"step_{step}.parts"
+        self._own: Path | None = None
+        self._lock: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the samples have been put together."""
+        return self.path.exists()
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Records what decides these samples, or checks that it is what was recorded.
+
+        Raises:
+            RecordError: the samples there are of other settings, or of training.
+        """
+        wanted = json_safe(settings, "settings")
+        with _locked(self.run):
+            if not self._settings.exists():
+                if self.path.exists():
+                    raise RecordError(f"{self.path}: was not written by an evaluation; choose another run.sweep")
+                write_text(self._settings, json.dumps(wanted, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        try:
+            recorded = json.loads(self._settings.read_text())
+        except ValueError:
+            raise RecordError(f"{self._settings}: not JSON; remove it with the samples beside it") from None
+        difference = first_difference(recorded, wanted, ())
+        if difference is not None:
+            raise RecordError(
+                f"evaluation: {self._settings.parent} holds samples of {self.benchmark}, step {self.step}, with other "
+                f"settings: {difference}.\nGive the recorded value to continue them, or choose another run.sweep."
+            )
+
+    def open_part(self, shard: int, shards: int) -> None:
+        """Holds one job's part, to `append` to, until `close` or the end of this process.
+
+        Raises:
+            RunDirectoryBusy: another live process has it.
+        """
+        self._own = self._parts / f"{shard}-of-{shards}.jsonl"
+        self._parts.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._own, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _try_lock(self._lock):
+            self.close()
+            raise RunDirectoryBusy(
+                f"evaluation.shard={shard}/{shards}: another process draws this part of {self.benchmark} "
+                f"in {self.run}; wait for it or end it first"
+            )
+        repair_lines(self._own)
+
+    def close(self) -> None:
+        """Lets go of the part."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds finished samples to this job's part; they are on disk when this returns."""
+        assert self._own is not None, "open_part first"
+        append_lines(self._own, rows)
+
+    def rows(self) -> dict[Key, dict[str, Any]]:
+        """Finished samples of all jobs by `(problem_id, sample_index)`.
+
+        Of a sample drawn twice (by jobs that cut the evaluation differently) the first counts: both have its seed.
+        """
+        found: dict[Key, dict[str, Any]] = {}
+        for part in sorted(self._parts.glob("*.jsonl")):
+            rows, problems = read_lines(part)
+            if problems:
+                raise RecordError(f"{part}: {problems[0]}; remove that line to draw its sample again")
+            for row in rows:
+                found.setdefault((row["problem_id"], row["sample_index"]), row)
+        return found
+
+    def merge(self, keys: Sequence[Key]) -> bool:
+        """Puts the samples together once there is one for each of `keys`, in their order.
+
+        Returns:
+            Whether they are together now. A kill at any instant leaves the parts or the whole, never neither.
+        """
+        with _locked(self.run):
+            if not self.complete:
+                rows = self.rows()
+                if any(key not in rows for key in keys):
+                    return False
+                write_samples(self.path, self.step, [rows[key] for key in keys])
+            shutil.rmtree(self._parts, ignore_errors=True)
+        return True
+
+    def scores(self) -> dict[str, list[float]]:
+        """Of complete samples: the scores of each problem, by sample index."""
+        import pandas as pd
+
+        frame = pd.read_parquet(self.path).sort_values(["problem_id", "sample_index"])
+        return {str(problem): rows["score"].tolist() for problem, rows in frame.groupby("problem_id")}

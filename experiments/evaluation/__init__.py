@@ -1,0 +1,1 @@
+"""avg@k of a model or checkpoint, through the agent loop, sandbox and grader of training."""

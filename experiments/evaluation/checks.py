@@ -1,0 +1,110 @@
+"""What can be known to be wrong with an evaluation before anything is started, and what decides its samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ctpo.tir.prompts import END_OF_TURN
+from experiments.evaluation.problems import Benchmark, parse_shard
+
+
+def check_settings(config: DictConfig) -> list[str]:
+    """Problems of the `evaluation` node: one message each, with field, value and fix."""
+    return list(_settings(config.evaluation))
+
+
+def _settings(node: DictConfig) -> Iterator[str]:
+    for name in ("k", "max_turns", "max_response_length", "concurrency"):
+        if not _whole(node[name], 1):
+            yield f"evaluation.{name}={node[name]}: must be a whole number of at least 1"
+    if node.problems is not None and not _whole(node.problems, 1):
+        yield f"evaluation.problems={node.problems}: must be null or a whole number of at least 1"
+    if not _whole(node.seed, 0):
+        yield f"evaluation.seed={node.seed}: must be a whole number of at least 0"
+    if not _number(node.temperature) or node.temperature < 0:
+        yield f"evaluation.temperature={node.temperature}: must be a number of at least 0"
+    elif node.temperature == 0 and node.k != 1:
+        yield f"evaluation.k={node.k}: at evaluation.temperature=0 all samples are the same; give evaluation.k=1"
+    if not _number(node.top_p) or not 0 < node.top_p <= 1:
+        yield f"evaluation.top_p={node.top_p}: must be above 0 and at most 1"
+    try:
+        parse_shard(node.shard)
+    except ValueError as error:
+        yield str(error)
+    if node.benchmarks is not None and (not OmegaConf.is_list(node.benchmarks) or not node.benchmarks):
+        yield f"evaluation.benchmarks={node.benchmarks}: must be null or a list, for example [aime25,hmmt25]"
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> list[str]:
+    """Problems of the model in `folder` with this configuration and these problems."""
+    return list(_model(config, folder, benchmarks))
+
+
+def _model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> Iterator[str]:
+    from transformers import AutoTokenizer
+
+    named = f"evaluation.checkpoint={config.evaluation.checkpoint or folder}"
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code
+    )
+    if not tokenizer.chat_template:
+        yield (
+            f"{named}: its tokenizer has no chat template, so there is no way to ask it; evaluate an instruction-tuned "
+            "model, or put its chat_template.jinja beside tokenizer_config.json"
+        )
+        return
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    if end is None or end == tokenizer.unk_token_id:
+        yield f"{named}: its tokenizer has no {END_OF_TURN}; the agent loop needs a ChatML model"
+    longest = config.data.max_prompt_length
+    options = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
+    for benchmark in benchmarks:
+        for row in benchmark.rows:
+            text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **options)
+            length = len(tokenizer.encode(text, add_special_tokens=False))
+            if length > longest:
+                # verl would cut its beginning off without a word.
+                yield (
+                    f"data.max_prompt_length={longest}: problem {row['extra_info']['problem_id']} of {benchmark.name} "
+                    f"has {length} tokens; use at least {length}"
+                )
+                break
+    context = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    total = longest + config.data.max_response_length
+    if context is not None and total > context:
+        yield (
+            f"evaluation.max_response_length={config.data.max_response_length}: with data.max_prompt_length={longest} a "
+            f"sequence can reach {total} tokens, beyond the model's context of {context}; use at most {context - longest}"
+        )
+
+
+def identity(config: DictConfig, fingerprint: str, benchmark: Benchmark) -> dict[str, Any]:
+    """Everything that decides the samples of a benchmark: jobs and restarts must agree in it."""
+    node = OmegaConf.to_container(config.evaluation, resolve=True)
+    assert isinstance(node, dict)
+    names = ("k", "temperature", "top_p", "max_turns", "max_response_length", "seed")
+    tir: Any = OmegaConf.to_container(config.tir, resolve=True)
+    tir["sandbox"].pop("concurrency", None)
+    return {
+        "evaluation": {name: node[name] for name in names},
+        "weights": fingerprint,
+        "problems": {"number": len(benchmark.rows), "digest": benchmark.digest},
+        "max_prompt_length": config.data.max_prompt_length,
+        "chat_template": OmegaConf.to_container(config.data.apply_chat_template_kwargs),
+        "dtype": config.actor_rollout_ref.rollout.dtype,
+        "tir": tir,
+    }

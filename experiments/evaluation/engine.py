@@ -1,0 +1,42 @@
+"""verl's rollout without a trainer: vLLM servers of their own, reward workers, and the workers that run trajectories."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from experiments.evaluation.worker import EvaluationManager
+
+
+@contextlib.contextmanager
+def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
+    """Servers that have `actor_rollout_ref.model.path` loaded, and workers that draw samples from them.
+
+    Ray is started for it and shut down behind it. `config` is the resolved configuration; the environment of
+    `ctpo.platforms.environment` must be set before.
+    """
+    import ray
+    from verl.experimental.reward_loop import RewardLoopManager
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+    from verl.workers.rollout.llm_server import LLMServerManager
+
+    from ctpo import plugin
+    from experiments.evaluation.worker import EvaluationManager, TimedClient
+
+    plugin.register_rollout()
+    node = OmegaConf.create(config)
+    ray.init(**{**config["ray_kwargs"]["ray_init"], "runtime_env": get_ppo_ray_runtime_env(node)})
+    try:
+        rewards = RewardLoopManager(node)
+        servers = LLMServerManager.create(node)
+        yield EvaluationManager.create(
+            node,
+            llm_client=servers.get_client(TimedClient),
+            reward_loop_worker_handles=rewards.reward_loop_worker_handles,
+        )
+    finally:
+        ray.shutdown()

@@ -1,0 +1,48 @@
+"""avg@k with an interval, in one line."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """avg@k of a benchmark, in [0, 1]; `low` and `high` are NaN for a single problem."""
+
+    benchmark: str
+    problems: int
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(benchmark: str, scores: Mapping[str, Sequence[float]]) -> Accuracy:
+    """avg@k of the scores of each problem, with a 95 % interval clustered by problem.
+
+    Samples of one problem are not independent; problems are. So the spread of the problems' means decides
+    (Student's t with one degree of freedom less than there are problems), cut to [0, 1].
+    """
+    means = [statistics.fmean(problem) for problem in scores.values()]
+    value, number = statistics.fmean(means), len(means)
+    if number < 2:
+        return Accuracy(benchmark, number, value, math.nan, math.nan)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * statistics.stdev(means) / math.sqrt(number)
+    return Accuracy(benchmark, number, value, max(value - half, 0.0), min(value + half, 1.0))
+
+
+def in_words(found: Sequence[Accuracy], k: int, directory: Path) -> str:
+    """`aime25 avg@32 23.1 % [11.0, 35.2] of 30 problems; ... -> directory`."""
+    parts = []
+    for one in found:
+        interval = "" if math.isnan(one.low) else f" [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        noun = "problem" if one.problems == 1 else "problems"
+        parts.append(f"{one.benchmark} avg@{k} {100 * one.value:.1f} %{interval} of {one.problems} {noun}")
+    return f"{'; '.join(parts)} -> {directory}"
