@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from ctpo import checkpoints
 from ctpo.best_checkpoint import BEST, best_so_far
+from ctpo.platforms import environment
 
 DTYPES = ("keep", "float32", "bfloat16", "float16")
 
@@ -164,6 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--dtype", choices=DTYPES, default="keep", help="of the weights (default: keep, as the trainer holds them)"
     )
     options = parser.parse_args(arguments)
+    # verl looks for its device when it is imported; merging needs none.
+    os.environ.update(environment.for_device("cpu"))
     try:
         found = find_checkpoint(options.checkpoint)
         if found is None:

@@ -24,6 +24,7 @@ ARCHITECTURE = (
     "architectures", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "vocab_size",
 )  # fmt: skip
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _BLOCKS, _BLOCK = 64, 65536
 
 
@@ -125,9 +126,7 @@ def _from_hub(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # of many kinds: no network, no such model, no permission
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EvaluationError(

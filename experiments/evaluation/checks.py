@@ -58,9 +58,8 @@ def _model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> Ite
     from transformers import AutoTokenizer
 
     named = f"evaluation.checkpoint={config.evaluation.checkpoint or folder}"
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code
-    )
+    trusted = config.actor_rollout_ref.model.trust_remote_code
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
     if not tokenizer.chat_template:
         yield (
             f"{named}: its tokenizer has no chat template, so there is no way to ask it; evaluate an instruction-tuned "
@@ -71,7 +70,7 @@ def _model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> Ite
     if end is None or end == tokenizer.unk_token_id:
         yield f"{named}: its tokenizer has no {END_OF_TURN}; the agent loop needs a ChatML model"
     longest = config.data.max_prompt_length
-    options = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
+    options: Any = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
     for benchmark in benchmarks:
         for row in benchmark.rows:
             text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True, **options)
@@ -87,8 +86,9 @@ def _model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> Ite
     total = longest + config.data.max_response_length
     if context is not None and total > context:
         yield (
-            f"evaluation.max_response_length={config.data.max_response_length}: with data.max_prompt_length={longest} a "
-            f"sequence can reach {total} tokens, beyond the model's context of {context}; use at most {context - longest}"
+            f"evaluation.max_response_length={config.data.max_response_length}: with data.max_prompt_length={longest} "
+            f"a sequence can reach {total} tokens, beyond the model's context of {context}; "
+            f"use at most {context - longest}"
         )
 
 

@@ -1,4 +1,4 @@
-"""verl's rollout without a trainer: vLLM servers of their own, reward workers, and the workers that run trajectories."""
+"""verl's rollout without a trainer: vLLM servers, reward workers, and the workers that run trajectories."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
     try:
         rewards = RewardLoopManager(node)
         servers = LLMServerManager.create(node)
-        yield EvaluationManager.create(
+        manager = EvaluationManager.create(
             node,
             llm_client=servers.get_client(TimedClient),
             reward_loop_worker_handles=rewards.reward_loop_worker_handles,
         )
+        manager.warm_up()
+        yield manager
     finally:
         ray.shutdown()

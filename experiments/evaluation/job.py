@@ -7,12 +7,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from tqdm import tqdm
 
 from ctpo.platforms import environment
 from ctpo.records import RecordError
@@ -30,6 +29,7 @@ from experiments.evaluation.problems import (
     own_part,
     parse_shard,
 )
+from experiments.evaluation.progress import SampleBar
 from experiments.evaluation.summary import accuracy, in_words
 from experiments.progress import captured_output
 
@@ -68,15 +68,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a job from its first request to its last row on disk; `generating`: with a request at a server."""
+    """Where a job's time went, in seconds.
 
+    start_up: until servers and workers are ready (imports, mostly).
+    drawing: from then until the last sample is on disk and all are put together.
+    generating: of that, the time in which at least one request was with an LLM server.
+    """
+
+    samples: int
+    start_up: float
     drawing: float
     generating: float
-    samples: int
 
     @property
     def overhead(self) -> float:
-        """Share of the time in which nothing was generated."""
+        """Share of `drawing` in which nothing was generated."""
         return 1 - self.generating / self.drawing
 
 
@@ -93,6 +99,8 @@ def evaluate(config: DictConfig) -> Timing | None:
     """
     _apply(config)
     _stop_on([*checks.check_settings(config), *preflight.check_request(config)])
+    # Before anything imports verl, which looks for its device once.
+    os.environ.update(environment.for_device(config.trainer.device))
     try:
         evaluation = _open(config)
     except (EvaluationError, RecordError, prepare.PrepareError) as error:
@@ -100,7 +108,14 @@ def evaluate(config: DictConfig) -> Timing | None:
         raise AssertionError("unreachable") from None
     shard = parse_shard(config.evaluation.shard)
     timing = None if shard is None else _draw(evaluation, *shard)
+    merging = time.perf_counter()
     merged = _merge(evaluation)
+    if timing is not None:
+        timing = replace(timing, drawing=timing.drawing + time.perf_counter() - merging)
+        print(
+            f"drew {timing.samples} samples in {timing.drawing:.1f} s, {timing.overhead:.1%} of it outside of "
+            f"generation; start-up took {timing.start_up:.0f} s"
+        )
     if shard is None and not merged:
         raise EvaluationFailed(
             f"{_missing(evaluation)} samples are missing; run their jobs (evaluation.shard=i/n) first"
@@ -189,24 +204,22 @@ def _sample(
     evaluation: Evaluation, wanted: list[SampleKey], rows: dict[tuple[str, str], dict[str, Any]], own: int, part: str
 ) -> Timing:
     config, log = evaluation.config, log_file(evaluation.directory, part)
-    os.environ.update(environment.for_device(config["trainer"]["device"]))
     os.environ[environment.RUN_ENV] = str(evaluation.directory)
     with captured_output(log) as terminal:
-        bar = tqdm(total=own, initial=own - len(wanted), unit="sample", file=terminal, dynamic_ncols=True)
-        bar.set_description(
-            f"{evaluation.checkpoint.model} {evaluation.checkpoint.method}: starting Ray, verl and vLLM"
-        )
+        name = f"{evaluation.checkpoint.model} {evaluation.checkpoint.method} step {evaluation.checkpoint.step}"
+        bar = SampleBar(name, own - len(wanted), own, terminal)
+        bar.phase("starting Ray, verl and vLLM")
+        begun = time.perf_counter()
         try:
             from experiments.evaluation.worker import Request
 
             with rollout(config) as manager:
-                bar.set_description(f"{evaluation.checkpoint.model} {evaluation.checkpoint.method}: sampling")
-                bar.unpause()
+                bar.phase("sampling")
                 started = time.perf_counter()
                 requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
                 settings = evaluation.settings
                 outcomes = manager.evaluate(requests, settings["seed"], settings["concurrency"])
-                failed = _record(evaluation, outcomes, bar.update)
+                failed = _record(evaluation, outcomes, bar.count)
                 drawing, generating = time.perf_counter() - started, manager.generating_s()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -222,7 +235,7 @@ def _sample(
         reason = f"{len(failed)} samples failed; the first, {failed[0].key}: {failed[0].error}"
         close_evaluation(evaluation.directory, "failed", reason)
         raise EvaluationFailed(f"{reason}\nthe whole log: {log}\nThe same command again draws them anew.")
-    return Timing(drawing, generating, len(wanted))
+    return Timing(len(wanted), started - begun, drawing, generating)
 
 
 def _record(evaluation: Evaluation, batches: Any, count: Callable[[int], Any]) -> list[Outcome]:
@@ -252,12 +265,11 @@ def _record(evaluation: Evaluation, batches: Any, count: Callable[[int], Any]) -
 
 def _merge(evaluation: Evaluation) -> bool:
     """Put together every benchmark that is complete; whether all are."""
-    return all(
-        [
-            evaluation.parts[b.name].merge([(key.problem_id, key.sample_index) for key in evaluation.keys(b)])
-            for b in evaluation.benchmarks
-        ]
-    )
+    complete = True
+    for benchmark in evaluation.benchmarks:
+        keys = [(key.problem_id, key.sample_index) for key in evaluation.keys(benchmark)]
+        complete = evaluation.parts[benchmark.name].merge(keys) and complete
+    return complete
 
 
 def _missing(evaluation: Evaluation) -> int:

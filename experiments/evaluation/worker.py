@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import ray
 from verl.experimental.agent_loop import AgentLoopManager, AgentLoopOutput, AgentLoopWorker
@@ -93,6 +94,13 @@ class EvaluationWorker(AgentLoopWorker):
             running |= {asyncio.create_task(self._draw(request, seed)) for request in islice(waiting, len(done))}
             yield [task.result() for task in done]
 
+    async def warm_up(self) -> None:
+        """One token from a server: the first request takes seconds longer than any other, and is start-up."""
+        sampling = {"max_tokens": 1, "temperature": 0.0}
+        ids = [self.tokenizer.eos_token_id]
+        await self.llm_client.generate(request_id=uuid4().hex, prompt_ids=ids, sampling_params=sampling)
+        self.llm_client.busy = Busy()
+
     async def generating_s(self) -> float:
         """Seconds, so far, during which this worker had at least one request with an LLM server."""
         seconds: float = self.llm_client.busy.seconds
@@ -133,6 +141,10 @@ class EvaluationManager(AgentLoopManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.agent_loop_workers_class = ray.remote(EvaluationWorker)
         super().__init__(*args, **kwargs)
+
+    def warm_up(self) -> None:
+        """Return when all workers and their servers are ready to work at full speed."""
+        ray.get([worker.warm_up.remote() for worker in self.agent_loop_workers])
 
     def evaluate(self, requests: list[Request], seed: int, concurrency: int) -> Iterator[list[Outcome]]:
         """Outcomes of all `requests`, spread over the workers, as they come."""
