@@ -36,7 +36,8 @@ def open_evaluation(path: Path, config: Mapping[str, Any], seeds: Mapping[str, i
     """Makes `path` the directory of an evaluation, or opens one again; several jobs may have it open.
 
     Args:
-        config: the resolved config, with an `evaluation` node; that of the first job is recorded.
+        config: the resolved config, with an `evaluation` node; that of the first job is recorded, of others (which
+            may differ in checkpoint, benchmarks and shard) that they were started, when and from what code.
         seeds: by name.
 
     Raises:
@@ -45,12 +46,13 @@ def open_evaluation(path: Path, config: Mapping[str, Any], seeds: Mapping[str, i
     path.mkdir(parents=True, exist_ok=True)
     _refuse_training_run(path)
     with _locked(path):
-        if not (path / manifests.FILE).exists():
+        if (path / manifests.FILE).exists():
+            _refuse_training_run(path)
+            manifest = manifests.with_restart(path, manifests.read_manifest(path))
+        else:
             manifests.create_manifest(path, config, seeds, ())
-        _refuse_training_run(path)
-        manifest = manifests.read_manifest(path)
-        started = manifest["started"] or manifests.now()
-        manifests.write_manifest(path, {**manifest, "state": "running", "started": started, "ended": None})
+            manifest = {**manifests.read_manifest(path), "started": manifests.now()}
+        manifests.write_manifest(path, {**manifest, "state": "running"})
 
 
 def close_evaluation(path: Path, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:

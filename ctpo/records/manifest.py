@@ -88,16 +88,20 @@ def reopen_manifest(run: Path, config: Mapping[str, Any], may_differ: Sequence[s
     state: State = manifest["state"]
     if state == "finished":
         return state
+    write_manifest(run, {**with_restart(run, manifest), "state": "created"})
+    return state
+
+
+def with_restart(run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with one more restart, of this process; what it says of the end before is cleared."""
     restart = {
         "time": now(),
         "step": None,
-        "previous_state": state,
+        "previous_state": manifest["state"],
         "previous_error": manifest["error"],
         **_made_of(run, f"uncommitted-restart{len(manifest['restarts']) + 1}.diff"),
     }
-    restarts = [*manifest["restarts"], restart]
-    write_manifest(run, {**manifest, "state": "created", "ended": None, "error": None, "restarts": restarts})
-    return state
+    return {**manifest, "ended": None, "error": None, "restarts": [*manifest["restarts"], restart]}
 
 
 def _made_of(run: Path, diff_file: str) -> dict[str, Any]:

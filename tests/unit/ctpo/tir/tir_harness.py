@@ -85,6 +85,7 @@ class Harness:
         response_length: int = 4000,
         tokenizer: Any = None,
         tool: Any = None,
+        sampling: dict[str, Any] | None = None,
         **tir: Any,
     ) -> AgentLoopOutput:
         config = OmegaConf.create(
@@ -106,9 +107,10 @@ class Harness:
                 hf_model_type="qwen3",
                 python_tool=tool or self.tool,
             )
-            params = {"temperature": 1.0, "logprobs": True}
+            given = {"temperature": 1.0, "logprobs": True, **(sampling or {})}
+            params = dict(given)
             output = await agent_loop.run(params, raw_prompt=messages("What is 6 times 7?"), index=0)
-            assert params == {"temperature": 1.0, "logprobs": True}, "verl shares these among trajectories"
+            assert params == given, "verl shares these among trajectories"
             return output
 
         return self.wait(trajectory())
