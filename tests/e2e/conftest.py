@@ -36,11 +36,14 @@ class Run:
         """Begin training; `output` is what a user would see."""
         self.output = self.directory.parent / f"{self.directory.name}.out"
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "experiments/run.py", f"run.dir={self.directory}", *self.arguments]
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
-                command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+                self.command(), cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
             )
+
+    def command(self) -> list[str]:
+        """What a user would type."""
+        return [sys.executable, "experiments/run.py", f"run.dir={self.directory}", *self.arguments]
 
     def wait(self, timeout: float) -> int:
         """The exit code; kills everything and fails the test after `timeout` seconds."""
