@@ -38,7 +38,6 @@ def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
             llm_client=servers.get_client(TimedClient),
             reward_loop_worker_handles=rewards.reward_loop_worker_handles,
         )
-        manager.warm_up()
         yield manager
     finally:
         ray.shutdown()

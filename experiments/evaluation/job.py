@@ -214,9 +214,10 @@ def _sample(
             from experiments.evaluation.worker import Request
 
             with rollout(config) as manager:
+                requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
+                manager.warm_up(requests[0].row)
                 bar.phase("sampling")
                 started = time.perf_counter()
-                requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
                 settings = evaluation.settings
                 outcomes = manager.evaluate(requests, settings["seed"], settings["concurrency"])
                 failed = _record(evaluation, outcomes, bar.count)

@@ -18,7 +18,9 @@ import ray
 from verl.experimental.agent_loop import AgentLoopManager, AgentLoopOutput, AgentLoopWorker
 from verl.workers.rollout.llm_server import LLMServerClient
 
+from ctpo.tir.config import TirConfig
 from ctpo.tir.seeds import sample_seed
+from ctpo.tir.tools import shared_tool
 from experiments.evaluation.problems import SampleKey
 
 TRIES = 2
@@ -94,12 +96,17 @@ class EvaluationWorker(AgentLoopWorker):
             running |= {asyncio.create_task(self._draw(request, seed)) for request in islice(waiting, len(done))}
             yield [task.result() for task in done]
 
-    async def warm_up(self) -> None:
-        """One token from a server: the first request takes seconds longer than any other, and is start-up."""
-        sampling = {"max_tokens": 1, "temperature": 0.0}
+    async def warm_up(self, row: dict[str, Any]) -> None:
+        """One token, one tool call, one grade (of a dataset row): the first of each takes seconds, and is start-up."""
         ids = [self.tokenizer.eos_token_id]
+        sampling = {"max_tokens": 1, "temperature": 0.0}
         await self.llm_client.generate(request_id=uuid4().hex, prompt_ids=ids, sampling_params=sampling)
         self.llm_client.busy = Busy()
+        await shared_tool(TirConfig.from_node(self.config.get("tir"))).observe("1")
+        answered = AgentLoopOutput(
+            prompt_ids=ids, response_ids=ids, response_mask=[1], metrics={}, extra_fields={"tir_answer": "x+1"}
+        )
+        await self._compute_score([answered], kwargs=row)
 
     async def generating_s(self) -> float:
         """Seconds, so far, during which this worker had at least one request with an LLM server."""
@@ -142,9 +149,9 @@ class EvaluationManager(AgentLoopManager):
         self.agent_loop_workers_class = ray.remote(EvaluationWorker)
         super().__init__(*args, **kwargs)
 
-    def warm_up(self) -> None:
-        """Return when all workers and their servers are ready to work at full speed."""
-        ray.get([worker.warm_up.remote() for worker in self.agent_loop_workers])
+    def warm_up(self, row: dict[str, Any]) -> None:
+        """Return when all workers, and what they work with, are ready to work at full speed."""
+        ray.get([worker.warm_up.remote(row) for worker in self.agent_loop_workers])
 
     def evaluate(self, requests: list[Request], seed: int, concurrency: int) -> Iterator[list[Outcome]]:
         """Outcomes of all `requests`, spread over the workers, as they come."""
