@@ -26,8 +26,6 @@ from ctpo.records.identity import first_difference
 from ctpo.records.run_directory import RunDirectoryBusy
 from ctpo.records.samples import check_benchmark, write_samples
 
-#: Node of a recorded config that only an evaluation has.
-MARK = "evaluation"
 _LOCK_WAIT_S = 60.0
 Key = tuple[str, int]
 
@@ -74,12 +72,12 @@ def run_of_checkpoint(checkpoint: Path) -> tuple[Path, dict[str, Any]] | None:
     for parent in (checkpoint, *checkpoint.parents):
         if (parent / manifests.FILE).is_file():
             config: dict[str, Any] = manifests.read_manifest(parent)["config"]
-            return (parent, config) if MARK not in config else None
+            return (parent, config) if manifests.EVALUATION not in config else None
     return None
 
 
 def _refuse_training_run(path: Path) -> None:
-    if (path / manifests.FILE).exists() and MARK not in manifests.read_manifest(path)["config"]:
+    if (path / manifests.FILE).exists() and manifests.EVALUATION not in manifests.read_manifest(path)["config"]:
         raise RecordError(
             f"run.dir: {path} holds a training run, whose own samples an evaluation would overwrite; "
             "choose another run.sweep"

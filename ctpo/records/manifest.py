@@ -14,6 +14,8 @@ from ctpo.records.identity import ConfigMismatch, config_hash, first_difference
 
 SCHEMA = 1
 FILE = "manifest.json"
+#: Node of a recorded config that only an evaluation has.
+EVALUATION = "evaluation"
 State = Literal["created", "running", "finished", "failed", "interrupted"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ctpo.records.files import RecordError, read_lines
-from ctpo.records.manifest import State
+from ctpo.records.manifest import EVALUATION, State
 from ctpo.records.run_directory import RunDirectory, read_position_stats, step_of
 from ctpo.records.samples import SAMPLE_FIELDS
 
@@ -68,6 +68,10 @@ class RunRecord:
 
     @property
     def last_step(self) -> int | None:
+        """The last recorded step; of an evaluation (`ctpo.records.evaluation`), which trains nothing, the last that
+        it evaluated."""
+        if EVALUATION in self.manifest["config"]:
+            return max((step for name in self.benchmarks for step in self.sample_steps(name)), default=None)
         return self.metrics[-1]["step"] if self.metrics else None
 
     @cached_property

@@ -67,6 +67,7 @@ def test_the_analysis_reads_a_complete_evaluation_as_it_reads_a_run(directory: P
     (run,) = found.runs
     assert found.problems == []
     assert (run.name, run.state, run.sample_steps("arithmetic")) == ("demo-eval/tiny/ctpo/seed0", "finished", [6])
+    assert run.last_step == 6, "so that its accuracy is that of a final step"
     samples = run.samples("arithmetic", 6)
     assert samples is not None
     assert list(zip(samples["problem_id"], samples["sample_index"], strict=True)) == KEYS
