@@ -19,6 +19,7 @@ from typing import Any
 from ctpo import checkpoints
 from ctpo.best_checkpoint import BEST, best_so_far
 from ctpo.platforms import environment
+from experiments.progress import captured_output
 
 DTYPES = ("keep", "float32", "bfloat16", "float16")
 
@@ -86,7 +87,10 @@ def export(actor: Path, target: Path, dtype: str = "keep") -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        _merge(actor, files, partial, dtype)
+        # What verl, torch and transformers say meanwhile is about themselves; an error carries its own message.
+        with tempfile.TemporaryDirectory() as scratch, captured_output(Path(scratch) / "log") as terminal:
+            print(f"exporting {actor} ...", file=terminal)
+            _merge(actor, files, partial, dtype)
         partial.chmod(0o755)
         for path in partial.iterdir():
             path.chmod(0o644)
