@@ -22,22 +22,22 @@ def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
     import ray
     from verl.experimental.reward_loop import RewardLoopManager
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
-    from verl.workers.rollout.llm_server import LLMServerManager
 
     from ctpo import plugin
-    from experiments.evaluation.worker import EvaluationManager, TimedClient
+    from experiments.evaluation.worker import EvaluationManager, EvaluationServers, TimedClient
 
     plugin.register_rollout()
     node = OmegaConf.create(config)
     ray.init(**{**config["ray_kwargs"]["ray_init"], "runtime_env": get_ppo_ray_runtime_env(node)})
     try:
         rewards = RewardLoopManager(node)
-        servers = LLMServerManager.create(node)
+        servers = EvaluationServers.create_empty(node)
         manager = EvaluationManager.create(
             node,
             llm_client=servers.get_client(TimedClient),
             reward_loop_worker_handles=rewards.reward_loop_worker_handles,
         )
+        servers.start()
         yield manager
     finally:
         ray.shutdown()

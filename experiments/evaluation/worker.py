@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import ray
 from verl.experimental.agent_loop import AgentLoopManager, AgentLoopOutput, AgentLoopWorker
-from verl.workers.rollout.llm_server import LLMServerClient
+from verl.utils.ray_utils import auto_await
+from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from ctpo.tir.config import TirConfig
 from ctpo.tir.seeds import sample_seed
@@ -170,3 +171,14 @@ class EvaluationManager(AgentLoopManager):
     def generating_s(self) -> float:
         """Seconds with at least one request at a server; of several workers the largest, so never too much."""
         return max(ray.get([worker.generating_s.remote() for worker in self.agent_loop_workers]))
+
+
+class EvaluationServers(LLMServerManager):
+    """verl's LLM servers, started while whoever will use them starts, too: most of both is imports."""
+
+    @auto_await
+    async def start(self) -> None:
+        """Start the servers and let the router, which `create_empty` has made, know of them."""
+        await self._initialize_llm_servers()
+        started = dict(zip(self.server_addresses, self.server_handles, strict=True))
+        await self.global_load_balancer.add_servers.remote(started)
