@@ -8,15 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.tir.prompts import END_OF_TURN
+from experiments import preflight
 from experiments.evaluation.problems import Benchmark, parse_shard
 
 
 def check_settings(config: DictConfig) -> list[str]:
     """Problems of the `evaluation` node: one message each, with field, value and fix."""
     return list(_settings(config.evaluation))
+
+
+def check_machine(config: DictConfig) -> list[str]:
+    """What preflight finds wrong with this machine and the rollout. Model and data of an evaluation are found later,
+    and training problems there are none of."""
+    rollout = config.copy()
+    with open_dict(rollout):
+        rollout.model_spec = {"kind": "tiny"}
+        rollout.dataset_spec.train = None
+    return preflight.check_request(rollout)
 
 
 def _settings(node: DictConfig) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ctpo.platforms import environment
 from ctpo.records import RecordError
 from ctpo.records.evaluation import SampleParts, close_evaluation, log_file, open_evaluation
 from ctpo.samples import sample_row
-from experiments import preflight, prepare
+from experiments import prepare
 from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
 from experiments.evaluation.engine import rollout
@@ -98,7 +98,7 @@ def evaluate(config: DictConfig) -> Timing | None:
         EvaluationFailed: samples are missing at the end; the message says how many and why.
     """
     _apply(config)
-    _stop_on([*checks.check_settings(config), *preflight.check_request(config)])
+    _stop_on([*checks.check_settings(config), *checks.check_machine(config)])
     # Before anything imports verl, which looks for its device once.
     os.environ.update(environment.for_device(config.trainer.device))
     try:
