@@ -69,6 +69,10 @@ class Grader:
         with self._slots:
             return self._ask(json.dumps([answer, gold]).encode())
 
+    def readable(self, gold: str) -> bool:
+        """Whether an answer in another form could be recognised as this one."""
+        return bool(gold.strip())
+
     def close(self) -> None:
         """End the helper; a later comparison starts a new one."""
         with self._lock:
