@@ -24,6 +24,9 @@ def model(**spec):
 
 
 def dataset(**spec):
+    """The overlap is only reported here: most tests give one file as training data and as benchmark."""
+    if spec.get("kind") == "problems":
+        spec = {"checks": {"overlap": "report"}, **spec}
     return prepare_dataset(OmegaConf.create({"dataset_spec": spec}))
 
 
@@ -156,7 +159,7 @@ def test_a_malformed_row_is_refused_by_file_row_and_field(tmp_path, changes, say
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "no parquet file there"), (b"not parquet", "not a parquet file"), ([], "holds no row")],
+    [(None, "no parquet, jsonl or json file there"), (b"not parquet", "not a parquet file"), ([], "holds no row")],
 )
 def test_a_file_without_rows_is_refused(tmp_path, content, says):
     path = tmp_path / "a.parquet"
@@ -170,7 +173,7 @@ def test_a_file_without_rows_is_refused(tmp_path, content, says):
 
 def test_the_same_problem_twice_is_refused(tmp_path):
     twice = parquet(tmp_path / "twice.parquet", row(), row())
-    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .* as row 0"):
+    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .*twice\.parquet row 0;"):
         dataset(kind="problems", train=str(twice), test=str(twice))
 
 
