@@ -13,7 +13,7 @@ from ctpo.tir.answers import MAX_DEPTH, Number, Parts, balanced, clean, depth, n
 
 SameValue = Callable[[str, str], bool]
 
-MAX_CHARS = 1000
+MAX_ANSWER_CHARS = 1000
 """Longer answers count only if they equal the reference character for character."""
 
 # A decimal stands for a value that is no finite decimal if it agrees to so many places, as math-verify has it.
@@ -46,7 +46,7 @@ def quick_verdict(answer: str | None, gold: str) -> bool | None:
     """The verdict where text and arithmetic of numbers decide, None where more is needed. Never slow."""
     if answer is None:
         return False
-    if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS:
+    if len(answer) > MAX_ANSWER_CHARS or len(gold) > MAX_ANSWER_CHARS:
         return answer.strip() == gold.strip() != ""
     answer, gold = answer.strip(), gold.strip()
     if not answer or not gold or answer == gold:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from ctpo.tir.answers import clean, number
-from ctpo.tir.comparing import MAX_CHARS, quick_verdict
+from ctpo.tir.comparing import MAX_ANSWER_CHARS, quick_verdict
 from ctpo.tir.grading_server import EQUAL, READY, RETIRED
 
 CPU_SECONDS = 0.8
@@ -62,7 +62,7 @@ class Grader:
 
     def readable(self, gold: str) -> bool:
         """Whether an answer in another form could be recognised as this one. Raises RuntimeError as `equal` does."""
-        if len(gold) > MAX_CHARS:
+        if len(gold) > MAX_ANSWER_CHARS:
             return False
         return number(clean(gold)) is not None or self._ask(gold)
 
@@ -119,8 +119,11 @@ class Grader:
 
     def _worker(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                process, connection = self._idle.pop()
+                if _is_open(connection):
+                    return process, connection
+                connection.close()
         return self._connect()
 
     def _connect(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -179,6 +182,17 @@ class Grader:
             self._process.kill()
             self._process.wait()
         self._process = self._control = None
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the worker behind an idle connection is still there: one that ended would cost the next answer."""
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _has_ended(process: subprocess.Popen[bytes], patience: float) -> bool:

@@ -145,7 +145,7 @@ def _rows(
         where = f"{path} row {number}"
         facts.read += 1
         try:
-            given = verl_row(record, source.columns, source.name, where)
+            given = verl_row(record, source.columns, source.name, source.label, where)
             row = checked_row(given, where, len(kept), split, system_prompt)
         except UnusableRow as error:
             if not drop:

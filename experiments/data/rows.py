@@ -20,20 +20,23 @@ class UnusableRow(PrepareError):
         self.reason = reason
 
 
-def verl_row(record: Mapping[str, Any], columns: Mapping[str, str], data_source: str | None, where: str) -> Any:
+def verl_row(
+    record: Mapping[str, Any], columns: Mapping[str, str], name: str | None, label: str, where: str
+) -> dict[str, Any]:
     """`record` in verl's columns, whichever of the two forms it comes in.
 
     Args:
         record: a row with verl's `prompt` and `reward_model`, or with the columns that `columns` names.
         columns: names of the columns `problem` and `answer`; other columns (a worked solution) are not read.
-        data_source: overrides the row's own name of where it comes from, if given.
+        name: overrides the row's own name of where it comes from, if given.
+        label: that name for a row that has none.
         where: file and row, for messages.
 
     Raises:
         PrepareError: neither form.
     """
     if "prompt" in record:
-        return {**record, "data_source": data_source or record.get("data_source")}
+        return {**record, "data_source": name or record.get("data_source")}
     missing = [name for name in columns.values() if name not in record]
     if missing:
         raise PrepareError(
@@ -41,7 +44,7 @@ def verl_row(record: Mapping[str, Any], columns: Mapping[str, str], data_source:
             "correct data_catalog.<name>.columns or convert the file to verl's format"
         )
     return {
-        "data_source": data_source,
+        "data_source": name or label,
         "prompt": [{"role": "user", "content": record[columns["problem"]]}],
         "reward_model": {"ground_truth": _answer_text(record[columns["answer"]])},
     }
