@@ -109,8 +109,8 @@ def test_a_local_copy_in_the_data_folder_takes_the_hubs_place(tmp_path: Path) ->
 def test_benchmarks_come_in_order_by_name_by_path_and_the_tiny_task_too(tmp_path: Path) -> None:
     quiz = written(tmp_path / "mine.jsonl", ("What is 2 + 3?", "5"))
     found = prepare_benchmarks(config(test=quiz), [str(quiz), "arithmetic", "quiz"])
-    assert list(found) == ["mine", "arithmetic", "quiz"] or list(found)[1:] == ["arithmetic", "quiz"]
-    assert all(path.is_file() for path in found.values())
+    assert list(found) == ["mine", "arithmetic", "quiz"]
+    assert [rows(path)[0]["data_source"] for path in found.values()] == ["mine", "arithmetic", "quiz"]
 
 
 @pytest.mark.parametrize(
