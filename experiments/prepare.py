@@ -62,8 +62,8 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
 
     Args:
         config: a composed configuration (`data_catalog`; the tokenizer for the data card, if its model is here).
-        names: entries of `data_catalog`; `arithmetic`, the tiny task's held-out problems; or paths of files or
-            folders, which are called by their stem in the result.
+        names: entries of `data_catalog`; `arithmetic`, the tiny task's held-out problems; or paths of files, or of folders
+            of them, each called by its stem in the result.
 
     Raises:
         PrepareError: no such benchmark, or its file is not whole and in order.
@@ -78,11 +78,11 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
             own = {k: v for k, v in spec.items() if k != "kind"} if spec.get("kind") == ARITHMETIC else {}
             prepared[name] = _arithmetic(own).test[0]
             continue
-        source = find(name, catalog, "benchmarks")
-        label = source.label
-        if label in prepared:
-            raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
-        prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config))
+        for source in find(name, catalog, "benchmarks"):
+            label = source.label
+            if label in prepared:
+                raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
+            prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config))
     return prepared
 
 
@@ -155,7 +155,8 @@ def _problems(config: DictConfig, spec: dict[str, Any]) -> DatasetPaths:
                 f"dataset_spec.{split} is not set: name data sets of data_catalog, or files or folders; "
                 "or use model=tiny dataset=arithmetic"
             )
-        sources[split] = [find(name, _catalog(config), f"dataset_spec.{split}") for name in names]
+        found = [find(name, _catalog(config), f"dataset_spec.{split}") for name in names]
+        sources[split] = [source for each in found for source in each]
     train, test = prepare_training(
         sources["train"],
         sources["test"],

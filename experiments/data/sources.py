@@ -48,8 +48,9 @@ class Source:
         }
 
 
-def find(given: str, catalog: Mapping[str, Any], field_name: str) -> Source:
-    """The source that `given` names, downloaded if it is on the hub and not here yet.
+def find(given: str, catalog: Mapping[str, Any], field_name: str) -> list[Source]:
+    """The sources that `given` names, downloaded if they are on the hub and not here yet: one for a name or a file,
+    one for each file of a folder.
 
     Args:
         given: a name of the catalogue, or the path of a file or folder.
@@ -67,8 +68,7 @@ def find(given: str, catalog: Mapping[str, Any], field_name: str) -> Source:
                 f"{field_name}={given}: neither a file or folder nor in the catalogue ({', '.join(entries)}); "
                 "name one of them"
             )
-        files = local_files(given, field_name)
-        return Source(files, origin={"path": str(Path(given).expanduser().resolve())})
+        return [Source((file,), origin={"path": str(file)}) for file in local_files(given, field_name)]
     entry = entries[given]
     columns = {**NATIVE_COLUMNS, **(entry.get("columns") or {})}
     local = entry.get("path") or _copy_in(catalog.get("folder"), given)
@@ -78,7 +78,7 @@ def find(given: str, catalog: Mapping[str, Any], field_name: str) -> Source:
     else:
         files, revision = hub.fetch(given, entry["hub_id"], entry["files"])
         origin = {"hub_id": entry["hub_id"], "revision": revision}
-    return Source(files, given, columns, entry.get("rows"), origin)
+    return [Source(files, given, columns, entry.get("rows"), origin)]
 
 
 def _copy_in(folder: str | None, name: str) -> str | None:

@@ -113,6 +113,16 @@ def test_benchmarks_come_in_order_by_name_by_path_and_the_tiny_task_too(tmp_path
     assert [rows(path)[0]["data_source"] for path in found.values()] == ["mine", "arithmetic", "quiz"]
 
 
+def test_a_folder_is_one_benchmark_for_each_file(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for name in ("b", "a"):
+        written(folder / f"{name}.jsonl", (f"What is {name}?", "5"))
+    found = prepare_benchmarks(config(), [str(folder)])
+    assert list(found) == ["a", "b"]
+    assert [rows(path)[0]["data_source"] for path in found.values()] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("problems", "says"),
     [
