@@ -62,8 +62,8 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
 
     Args:
         config: a composed configuration (`data_catalog`; the tokenizer for the data card, if its model is here).
-        names: entries of `data_catalog`; `arithmetic`, the tiny task's held-out problems; or paths of files, or of folders
-            of them, each called by its stem in the result.
+        names: entries of `data_catalog`; `arithmetic`, the tiny task's held-out problems; or paths of files or of
+            folders of files, each called by its stem in the result.
 
     Raises:
         PrepareError: no such benchmark, or its file is not whole and in order.

@@ -21,7 +21,10 @@ _PLACES = 6
 _ASSIGNMENT = re.compile(
     r"^(?P<name>[A-Za-z](?:_\{?\w+\}?)?(?:\s*\(\s*[a-z]\s*\))?|\\[a-z]+)\s*(?:=|\\in(?![a-zA-Z]))\s*(?P<value>[^=]+)$"
 )
-_BASE = re.compile(r"^(?P<digits>[0-9A-Za-z]+)_\{?(?P<base>\d{1,2}|\\text\{\w+\})\}?$")
+_BASE = re.compile(r"^(?P<digits>-?\s*[0-9A-Za-z.]+)_\{?(?P<base>\d{1,2}|\\text\{\w+\})\}?$")
+_APPROXIMATELY = re.compile(r"^(?P<value>.*?)\\approx(?![a-zA-Z])(?P<rounded>.*)$")
+# A full stop or an equation in brackets: math-verify would read a part of such a text and drop the rest.
+_NO_ANSWER = re.compile(r"[^\d\s]\s*\.(?!\d)|\([^()]*=[^()]*\)")
 _TEXT_UNIT = re.compile(r"^(?P<value>.*?\d.*?)\s*\\text\{\s*(?P<unit>[^{}]*)\}(?P<power>\^\{?[23]\}?)?$")
 _WORD_UNIT = re.compile(r"^(?P<value>.*[\d})])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)(?P<power>\^\{?[23]\}?)?$")
 _WORDS = re.compile(r"^(?:\(?[A-Za-z]\)?|[A-Za-z][A-Za-z'\- ]*)$")
@@ -118,7 +121,8 @@ def _same_in_any_order(ours: Sequence[str], theirs: Sequence[str], same: Callabl
 
 
 def _values(answer: str, gold: str) -> tuple[str, str]:
-    """Both without `x =`, where one has it and the other does not, or both have the same."""
+    r"""Both without `\approx` and `x =`, the latter where only one has it, or both have the same."""
+    answer, gold = _exact(answer), _exact(gold)
     ours, theirs = _ASSIGNMENT.match(answer), _ASSIGNMENT.match(gold)
     same_name = ours and theirs and ours["name"].replace(" ", "") == theirs["name"].replace(" ", "")
     if ours and (same_name or "=" not in gold):
@@ -126,6 +130,11 @@ def _values(answer: str, gold: str) -> tuple[str, str]:
     if theirs and (same_name or "=" not in answer):
         gold = theirs["value"]
     return answer.strip(), gold.strip()
+
+
+def _exact(text: str) -> str:
+    match = _APPROXIMATELY.match(text)
+    return text if match is None else (match["value"].strip() or match["rounded"].strip())
 
 
 def _same_single(answer: str, gold: str, same_value: SameValue) -> bool:
@@ -146,7 +155,7 @@ def _same_single(answer: str, gold: str, same_value: SameValue) -> bool:
     first, second = number(answer), number(gold)
     if first is not None and second is not None:
         return _same_number(first, second)
-    if _words_only(answer) != _words_only(gold):
+    if _words_only(answer) != _words_only(gold) or _NO_ANSWER.search(answer):
         return False
     return bool(answer) and bool(gold) and (answer == gold or same_value(answer, gold))
 

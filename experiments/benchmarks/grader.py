@@ -17,7 +17,8 @@ from experiments.benchmarks.measuring import Row
 CORES = 2
 STEP = 4096
 FUZZED_PER_ROUND = 100
-HANG_SECONDS = 10.0
+HANG_SECONDS = 25.0
+"""Beyond the grader's hard limit of wall time, whatever else the machine is doing."""
 HOSTILE = (
     "9**9**9",
     "9^{9^{9^9}}",
