@@ -122,8 +122,13 @@ def _download(name: str, hub_id: str, revision: str, files: list[str]) -> tuple[
             if file in pinned:
                 _check(partial / file, f"{hub_id} {file}", pinned[file]["sha256"], name)
         partial.chmod(0o755)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        try:
+            partial.rename(final)
+        except OSError:
+            # Another process was first, or somebody deleted a file in there.
+            if not all((final / file).is_file() for file in files):
+                shutil.rmtree(final)
+                partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return tuple(final / file for file in files)
