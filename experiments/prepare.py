@@ -6,30 +6,27 @@ Finished parts are found again in the cache (`CTPO_CACHE`, else `.cache/` in the
 from __future__ import annotations
 
 import argparse
-import hashlib
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from ctpo.tir.prompts import SYSTEM_PROMPTS
 from experiments import resolvers
-from experiments.tiny.cache import cached
+from experiments.data import hub
+from experiments.data.card import CARD_TEXT
+from experiments.data.errors import PrepareError
+from experiments.data.lengths import PromptLengths
+from experiments.data.sources import Source, find
 
 T = TypeVar("T")
 
-ROWS_VERSION = 2
-"""Raise it with any change to `checked_row`, so that prepared files are written anew."""
-
-
-class PrepareError(ValueError):
-    """What was asked for is missing or malformed; the message names the field, the value and the fix."""
+ARITHMETIC = "arithmetic"
 
 
 @dataclass(frozen=True)
@@ -40,24 +37,57 @@ class DatasetPaths:
     test: tuple[Path, ...]
 
 
-def prepare_model(cfg: DictConfig) -> Path:
-    """The model folder (Hugging Face format) that `cfg.model_spec` describes, built if need be.
+def prepare_model(config: DictConfig) -> Path:
+    """The model folder (Hugging Face format) that `config.model_spec` describes, built if need be.
 
     Raises PrepareError.
     """
-    return _dispatch(cfg, "model_spec", {"tiny": _tiny_model, "folder": _model_folder})
+    return _dispatch(config, "model_spec", {"tiny": _tiny_model, "folder": _model_folder})
 
 
-def prepare_dataset(cfg: DictConfig) -> DatasetPaths:
-    """The data files that `cfg.dataset_spec` describes, built if need be; rows from outside are all checked.
+def prepare_dataset(config: DictConfig) -> DatasetPaths:
+    """The data files that `config.dataset_spec` describes, built if need be; rows from outside are all checked.
 
     Raises PrepareError.
     """
-    return _dispatch(cfg, "dataset_spec", {"arithmetic": _arithmetic, "parquet": _parquet})
+    kinds: dict[str, Callable[[dict[str, Any]], DatasetPaths]] = {
+        ARITHMETIC: _arithmetic,
+        "problems": partial(_problems, config),
+    }
+    return _dispatch(config, "dataset_spec", kinds)
 
 
-def _dispatch(cfg: DictConfig, field: str, kinds: Mapping[str, Callable[[dict[str, Any]], T]]) -> T:
-    node = OmegaConf.select(cfg, field)
+def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Path]:
+    """One checked file per benchmark, in verl's format, in the order of `names`.
+
+    Args:
+        config: a composed configuration (`data_catalog`; the tokenizer for the data card, if its model is here).
+        names: entries of `data_catalog`; `arithmetic`, the tiny task's held-out problems; or paths of files or of
+            folders of files, each called by its stem in the result.
+
+    Raises:
+        PrepareError: no such benchmark, or its file is not whole and in order.
+    """
+    from experiments.data.problem_sets import prepare_benchmark
+
+    catalog = _catalog(config)
+    spec = _plain(OmegaConf.select(config, "dataset_spec"))
+    prepared: dict[str, Path] = {}
+    for name in names:
+        if name == ARITHMETIC:
+            own = {k: v for k, v in spec.items() if k != "kind"} if spec.get("kind") == ARITHMETIC else {}
+            prepared[name] = _arithmetic(own).test[0]
+            continue
+        for source in find(name, catalog, "benchmarks"):
+            label = source.label
+            if label in prepared:
+                raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
+            prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config))
+    return prepared
+
+
+def _dispatch(config: DictConfig, field: str, kinds: Mapping[str, Callable[[dict[str, Any]], T]]) -> T:
+    node = OmegaConf.select(config, field)
     if node is None:
         raise PrepareError(f"{field} is missing: give {field}.kind, one of {', '.join(kinds)}")
     spec: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
@@ -114,119 +144,62 @@ def _model_folder(spec: dict[str, Any]) -> Path:
     return folder
 
 
-def _parquet(spec: dict[str, Any]) -> DatasetPaths:
+def _problems(config: DictConfig, spec: dict[str, Any]) -> DatasetPaths:
+    from experiments.data.problem_sets import Checks, prepare_training
+
+    sources: dict[str, list[Source]] = {}
+    for split in ("train", "test"):
+        names = _names(spec.get(split))
+        if not names:
+            raise PrepareError(
+                f"dataset_spec.{split} is not set: name data sets of data_catalog, or files or folders; "
+                "or use model=tiny dataset=arithmetic"
+            )
+        found = [find(name, _catalog(config), f"dataset_spec.{split}") for name in names]
+        sources[split] = [source for each in found for source in each]
+    train, test = prepare_training(
+        sources["train"],
+        sources["test"],
+        _system_prompt(spec),
+        Checks.of(spec.get("checks")),
+        _prompt_lengths(config),
+    )
+    return DatasetPaths(tuple(train), tuple(test))
+
+
+def _names(given: str | list[str] | None) -> list[str]:
+    """A list as it is; a text (an environment variable) at its commas."""
+    items = given.split(",") if isinstance(given, str) else given or []
+    return [item.strip() for item in items if item.strip()]
+
+
+def _catalog(config: DictConfig) -> dict[str, Any]:
+    return _plain(OmegaConf.select(config, "data_catalog"))
+
+
+def _plain(node: DictConfig | None) -> dict[str, Any]:
+    return {} if node is None else OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _system_prompt(spec: Mapping[str, Any]) -> str:
     name = spec.get("system_prompt", "math")
     if name not in SYSTEM_PROMPTS:
         raise PrepareError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
-    return DatasetPaths(
-        *(
-            tuple(
-                _checked_copy(path, split, SYSTEM_PROMPTS[name])
-                for path in _parquet_files(spec.get(split), f"dataset_spec.{split}", spec.get("hub_id"))
-            )
-            for split in ("train", "test")
-        )
+    return SYSTEM_PROMPTS[name]
+
+
+def _prompt_lengths(config: DictConfig) -> PromptLengths:
+    """With the run's tokenizer where its model is at hand; data can be prepared on a machine without it."""
+    named = [OmegaConf.select(config, field) for field in ("actor_rollout_ref.model.path", "model_spec.path")]
+    folder = next((path for item in named if item and (path := Path(item).expanduser()).is_dir()), None)
+    if folder is None and OmegaConf.select(config, "model_spec.kind") == "tiny":
+        folder = prepare_model(config)
+    arguments = OmegaConf.select(config, "data.apply_chat_template_kwargs")
+    return PromptLengths(
+        folder,
+        OmegaConf.select(config, "data.max_prompt_length") or 2048,
+        _plain(arguments),
     )
-
-
-def _parquet_files(given: str | list[str] | None, field: str, hub_id: str | None) -> list[Path]:
-    if not given:
-        source = f" (made from {hub_id})" if hub_id else ""
-        raise PrepareError(
-            f"{field} is not set: name a parquet file or a folder of them in verl's format{source}; "
-            "or use model=tiny dataset=arithmetic"
-        )
-    found: list[Path] = []
-    for item in [given] if isinstance(given, str) else given:
-        path = Path(item).expanduser().resolve()
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not files or not files[0].is_file():
-            raise PrepareError(f"{field}={item}: no parquet file there; correct the path")
-        found += files
-    return found
-
-
-def _checked_copy(path: Path, split: str, system_prompt: str) -> Path:
-    settings = {
-        "rows": ROWS_VERSION,
-        "content": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "split": split,
-        "system_prompt": system_prompt,
-    }
-
-    def build(folder: Path) -> None:
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except pa.ArrowException as error:
-            raise PrepareError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
-        if not rows:
-            raise PrepareError(f"{path}: holds no row; write at least one problem to it")
-        checked = [checked_row(row, f"{path} row {i}", i, split, system_prompt) for i, row in enumerate(rows)]
-        _refuse_duplicates(checked, path)
-        pq.write_table(pa.Table.from_pylist(checked), folder / path.name)
-
-    return cached("datasets", path.stem, settings, build) / path.name
-
-
-def _refuse_duplicates(rows: list[dict[str, Any]], path: Path) -> None:
-    seen: dict[tuple[str, str], int] = {}
-    for i, row in enumerate(rows):
-        key = (row["data_source"], row["extra_info"]["problem_id"])
-        if key in seen:
-            raise PrepareError(
-                f"{path} row {i}: the same problem (or problem_id) as row {seen[key]}; remove one of them"
-            )
-        seen[key] = i
-
-
-def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str) -> dict[str, Any]:
-    """One row in verl's format as every part of this project expects it.
-
-    Puts `system_prompt` first if the row has no system message, and gives the problem an id (a hash of its
-    text) if it has none. Columns that nothing reads are dropped, so that files of any origin go together.
-
-    Raises PrepareError naming `where`, the field and the fix.
-    """
-
-    def text(value: Any, field: str, fix: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise PrepareError(f"{where}: {field}={value!r:.80} must be a non-empty text; {fix}")
-        return value
-
-    prompt = row.get("prompt")
-    if not isinstance(prompt, list) or not prompt or not all(isinstance(turn, dict) for turn in prompt):
-        raise PrepareError(f"{where}: prompt={prompt!r:.80} must be a list of {{role, content}} messages")
-    messages = []
-    for i, turn in enumerate(prompt):
-        role = turn.get("role")
-        if role not in ("system", "user", "assistant") or (role == "system" and i):
-            raise PrepareError(f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages")
-        content = text(turn.get("content"), f"prompt[{i}].content", "give the message's text")
-        messages.append({"role": role, "content": content})
-    if messages[-1]["role"] != "user":
-        raise PrepareError(f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's")
-    asked = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
-    if messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system_prompt})
-
-    reward_model, extra = row.get("reward_model") or {}, row.get("extra_info") or {}
-    truth = text(reward_model.get("ground_truth"), "reward_model.ground_truth", "give the reference answer")
-    return {
-        "data_source": benchmark_name(text(row.get("data_source"), "data_source", "name where the problem comes from")),
-        "prompt": messages,
-        "ability": row.get("ability") or "math",
-        "reward_model": {"ground_truth": truth, "style": reward_model.get("style") or "rule"},
-        "extra_info": {
-            "index": index,
-            "split": split,
-            "problem_id": extra.get("problem_id") or hashlib.sha256(asked.encode()).hexdigest()[:16],
-        },
-    }
-
-
-def benchmark_name(data_source: str) -> str:
-    """`data_source` as a folder name of `samples/`: other characters than letters, digits, '.', '_', '-' become '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", data_source).lstrip("._-") or "unnamed"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -234,21 +207,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="experiments/prepare.py", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="config group experiments/configs/model (default: tiny)")
     parser.add_argument("--dataset", help="config group experiments/configs/dataset (default: the model's)")
+    parser.add_argument("--benchmarks", metavar="A,B", help="prepare these benchmarks and nothing else")
+    parser.add_argument(
+        "--pin", metavar="A,B", help="first forget the pinned revision of these data sets: take what the hub has now"
+    )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. dataset_spec.test_size=256")
     options = parser.parse_args(arguments)
     try:
-        cfg = _compose(options.model, options.dataset, options.overrides)
+        config = _compose(options.model, options.dataset, options.overrides)
+        for name in _names(options.pin):
+            hub.forget(name)
+        if options.benchmarks:
+            prepared = prepare_benchmarks(config, _names(options.benchmarks))
+            _show({name: (path,) for name, path in prepared.items()})
+            print(f"ready: {', '.join(prepared)}")
+            return 0
         print(f"preparing model={options.model} and its data ...", flush=True)
-        data = prepare_dataset(cfg)
-        for split in ("train", "test"):
-            for path in getattr(data, split):
-                print(f"{split + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True)
-        model = prepare_model(cfg)
+        data = prepare_dataset(config)
+        _show({"train": data.train, "test": data.test})
+        model = prepare_model(config)
     except PrepareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"ready: {model}")
     return 0
+
+
+def _show(files: Mapping[str, Sequence[Path]]) -> None:
+    for name, paths in files.items():
+        for path in paths:
+            print(f"{name + ' data:':12s}{path} ({pq.read_metadata(path).num_rows} problems)", flush=True)
+            card = path.with_name(CARD_TEXT)
+            if card.is_file():
+                print(f"{'':12s}card: {card}")
 
 
 def _compose(model: str, dataset: str | None, overrides: list[str]) -> DictConfig:

@@ -61,10 +61,12 @@ class TirAgentLoop(AgentLoopBase):
         trajectory = Trajectory(await self.ct_build_initial_tokens(messages), self.rollout_config.response_length)
         deterministic = getattr(self.rollout_config, "full_determinism", False)
         request_id = f"det-{priority}" if deterministic else uuid4().hex
+        answer = ""
         finish_reason = None
         while finish_reason is None:
             output = await self._generate(trajectory, request_id, sampling_params, int(priority))
             text, turn, finish_reason = self._read(trajectory, output)
+            answer = final_answer(text) or answer
             if finish_reason is None and turn.code is not None:
                 fits = await self._use_tool(trajectory, messages, text, turn.code)
                 finish_reason = None if fits else "max_tokens"
@@ -72,7 +74,7 @@ class TirAgentLoop(AgentLoopBase):
             "tir_turns": trajectory.turns,
             "tir_finish_reason": finish_reason,
             "tir_model_tokens": sum(trajectory.mask),
-            "tir_answer": final_answer(text) or "",
+            "tir_answer": answer,
             "tir_wall_s": time.perf_counter() - started,
         }
         return _output(trajectory)

@@ -4,94 +4,130 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from fractions import Fraction
+from collections import OrderedDict
 from pathlib import Path
 
-from ctpo.tir.grading_server import EQUAL, READY
+from ctpo.tir.answers import clean, number
+from ctpo.tir.comparing import MAX_ANSWER_CHARS, quick_verdict
+from ctpo.tir.grading_server import EQUAL, READY, RETIRED
 
-MAX_ANSWER_CHARS = 1000
-"""Longer answers count only if they equal the reference character for character."""
+CPU_SECONDS = 0.8
+"""Enough for every comparison that was seen to succeed (the slowest took a quarter), and below one second."""
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 2.0
 _ATTEMPTS = 3
-_NUMBER = re.compile(r"[+-]?\d{1,300}(?:\.\d{0,300})?|[+-]?\d{1,300}/\d{1,300}")
-
-# MATH's references write a percentage with or without its sign; the question says what is asked for.
-_PERCENT = re.compile(r"\s*\\?%$")
+_REMEMBERED = 8192
 
 
 class Grader:
-    """Symbolic comparison in a helper process, at most `cpu_seconds` each; use from any thread.
+    """Comparison in a pool of worker processes, at most `cpu_seconds` each; use from any thread.
 
     The limit counts CPU time, so that a verdict does not depend on what else the machine is doing;
-    `wall_seconds` is the hard stop for a machine that is doing far too much. The helper starts at the
-    first comparison that needs it and again whenever it has died. It ends with this object or this
-    process. `concurrency` bounds the comparisons that run at once.
+    `wall_seconds` is the hard stop for a machine that is doing far too much. The workers' parent starts at the
+    first comparison that needs it and again whenever it has died; a worker that hit a limit is replaced. All end
+    with this object or this process. `concurrency` bounds the workers (default: one per core, two to eight).
+    Verdicts are remembered: the responses to one prompt share a handful of answers.
     """
 
-    def __init__(self, cpu_seconds: float = 3.0, wall_seconds: float = 20.0, concurrency: int = 4) -> None:
+    def __init__(
+        self, cpu_seconds: float = CPU_SECONDS, wall_seconds: float = 20.0, concurrency: int | None = None
+    ) -> None:
         if not 0 < cpu_seconds <= wall_seconds:
             raise ValueError(f"cpu_seconds={cpu_seconds}: must be positive and at most wall_seconds={wall_seconds}")
         self.cpu_seconds = cpu_seconds
         self.wall_seconds = wall_seconds
-        self._slots = threading.BoundedSemaphore(concurrency)
+        self._slots = threading.BoundedSemaphore(concurrency or min(8, max(2, len(os.sched_getaffinity(0)))))
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._idle: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+        self._verdicts: OrderedDict[tuple[str, ...], bool] = OrderedDict()
 
     def equal(self, answer: str | None, gold: str) -> bool:
-        """Whether `answer` is right: equal text, else equal numbers, else symbolically equal.
+        """Whether `answer` is right: equal text, else equal numbers, else the same mathematical object.
 
-        What cannot be decided within the limits (time, memory, length) is not right.
+        What cannot be decided within the limits (time, memory, length, nesting) is not right.
 
         Raises:
-            RuntimeError: the helper cannot be started or kept, so nothing could be graded.
+            RuntimeError: the workers cannot be started or kept, so nothing could be graded.
         """
-        if answer is None:
+        verdict = quick_verdict(answer, gold)
+        return self._ask(str(answer), gold) if verdict is None else verdict
+
+    def readable(self, gold: str) -> bool:
+        """Whether an answer in another form could be recognised as this one. Raises RuntimeError as `equal` does."""
+        if len(gold) > MAX_ANSWER_CHARS:
             return False
-        if len(answer) <= MAX_ANSWER_CHARS:
-            answer = _PERCENT.sub("", answer.strip())
-        gold = _PERCENT.sub("", gold.strip())
-        if not answer or not gold or answer == gold:
-            return bool(answer) and answer == gold
-        if len(answer) > MAX_ANSWER_CHARS:
-            return False
-        ours, theirs = _number(answer), _number(gold)
-        if ours is not None and theirs is not None and "." not in answer + gold:
-            return ours == theirs
-        with self._slots:
-            return self._ask(json.dumps([answer, gold]).encode())
+        return number(clean(gold)) is not None or self._ask(gold)
+
+    def forget(self) -> None:
+        """Grade everything anew from here on."""
+        with self._lock:
+            self._verdicts.clear()
 
     def close(self) -> None:
-        """End the helper; a later comparison starts a new one."""
+        """End the workers; a later comparison starts new ones."""
         with self._lock:
             self._stop()
 
-    def _ask(self, request: bytes) -> bool:
+    def _ask(self, *request: str) -> bool:
+        with self._lock:
+            if request in self._verdicts:
+                self._verdicts.move_to_end(request)
+                return self._verdicts[request]
+        with self._slots:
+            verdict, decided = self._compared(json.dumps(request).encode())
+        if decided:
+            with self._lock:
+                self._verdicts[request] = verdict
+                if len(self._verdicts) > _REMEMBERED:
+                    self._verdicts.popitem(last=False)
+        return verdict
+
+    def _compared(self, request: bytes) -> tuple[bool, bool]:
+        """(verdict, whether it is one: False after a limit that a less busy machine might not have met)."""
         for _ in range(_ATTEMPTS):
             started = time.monotonic()
-            process, connection = self._connect()
-            with connection:
+            process, connection = self._worker()
+            answer = b""
+            try:
                 connection.settimeout(self.wall_seconds + _GRACE_SECONDS)
-                try:
-                    connection.sendall(request)
-                    connection.shutdown(socket.SHUT_WR)
-                    verdict = connection.recv(1)
-                except OSError:
-                    verdict = b""
-            if verdict or time.monotonic() - started >= self.wall_seconds or not _has_ended(process):
-                return verdict == EQUAL
+                connection.send(request)
+                answer = connection.recv(2)
+            except OSError:
+                pass
+            if answer and not answer.endswith(RETIRED):
+                with self._lock:
+                    if process is self._process:
+                        self._idle.append((process, connection))
+                        connection = None  # type: ignore[assignment]
+            if connection is not None:
+                connection.close()
+            if answer:
+                return answer[:1] == EQUAL, True
+            # Most often it met its limit; if its parent is gone too, something else ended both.
+            spent = time.monotonic() - started
+            if spent >= self.wall_seconds or not _has_ended(process, 0.05 if spent >= self.cpu_seconds else 0.5):
+                return False, False
         raise RuntimeError(f"the grading helper died {_ATTEMPTS} times in a row: something kills this run's processes")
 
+    def _worker(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        with self._lock:
+            while self._idle:
+                process, connection = self._idle.pop()
+                if _is_open(connection):
+                    return process, connection
+                connection.close()
+        return self._connect()
+
     def _connect(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
             process, control = self._running()
             try:
@@ -137,6 +173,9 @@ class Grader:
         return process, control
 
     def _stop(self) -> None:
+        for _, connection in self._idle:
+            connection.close()
+        self._idle = []
         if self._control is not None:
             self._control.close()
         if self._process is not None:
@@ -145,18 +184,20 @@ class Grader:
         self._process = self._control = None
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the worker behind an idle connection is still there: one that ended would cost the next answer."""
+    connection.setblocking(False)
     try:
-        process.wait(timeout=0.5)
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _has_ended(process: subprocess.Popen[bytes], patience: float) -> bool:
+    try:
+        process.wait(timeout=patience)
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _number(text: str) -> Fraction | None:
-    if not _NUMBER.fullmatch(text):
-        return None
-    try:
-        return Fraction(text)
-    except ZeroDivisionError:
-        return None

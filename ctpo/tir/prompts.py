@@ -30,7 +30,7 @@ SYSTEM_PROMPTS = MappingProxyType(
             "time and memory. The number of turns is limited, so check only what is worth checking.\n"
             "\n"
             "When you are sure, give the final answer on its own in \\boxed{}, in a turn without code. Only "
-            "the last \\boxed{} of your last turn is graded."
+            "the last \\boxed{} that you write is graded."
         ),
         "short": "Run a ```python block, then answer in \\boxed{}.",
     }

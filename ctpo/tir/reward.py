@@ -1,9 +1,10 @@
-"""The outcome reward: 1 if the model's own final answer is right, else 0.
+r"""The outcome reward: 1 if the model's own final answer is right, else 0.
 
 verl hands a reward function the whole decoded response, tool output included; grading that would pay a
 trajectory that never answered but printed the answer. The agent loop knows which text is the model's:
-it puts the answer into `tir_answer`, which verl's reward loop merges into `extra_info`, in training and
-in validation alike. The response text is never looked at.
+it puts the answer (the last `\boxed{}` over all of the model's turns, outside code) into `tir_answer`, which
+verl's reward loop merges into `extra_info`, in training and in validation alike. The response text is never
+looked at.
 
 Select it with `reward.custom_reward_function.path=pkg://ctpo.tir.reward`; any function with this
 signature can take its place.

@@ -24,6 +24,9 @@ def model(**spec):
 
 
 def dataset(**spec):
+    """The overlap is only reported here: most tests give one file as training data and as benchmark."""
+    if spec.get("kind") == "problems":
+        spec = {"checks": {"overlap": "report"}, **spec}
     return prepare_dataset(OmegaConf.create({"dataset_spec": spec}))
 
 
@@ -101,7 +104,7 @@ def test_local_data_gets_system_prompt_ids_and_uniform_columns(tmp_path):
     given = parquet(tmp_path / "in" / "a.parquet", row(extra="dropped"), row(prompt=[
         {"role": "system", "content": "own"}, {"role": "user", "content": "What is 1 + 1?"},
     ]))  # fmt: skip
-    paths = dataset(kind="parquet", train=str(given), test=[str(given.parent)], system_prompt="short")
+    paths = dataset(kind="problems", train=str(given), test=[str(given.parent)], system_prompt="short")
     first, second = pq.read_table(paths.train[0]).to_pylist()
     assert first["prompt"][0] == {"role": "system", "content": SYSTEM_PROMPTS["short"]}
     assert second["prompt"][0]["content"] == "own"
@@ -115,16 +118,16 @@ def test_local_data_gets_system_prompt_ids_and_uniform_columns(tmp_path):
 
 def test_a_problem_keeps_the_id_it_came_with(tmp_path):
     given = parquet(tmp_path / "a.parquet", row(extra_info={"problem_id": "aime-1", "index": 0, "split": "test"}))
-    paths = dataset(kind="parquet", train=str(given), test=str(given))
+    paths = dataset(kind="problems", train=str(given), test=str(given))
     assert pq.read_table(paths.test[0]).to_pylist()[0]["extra_info"]["problem_id"] == "aime-1"
 
 
 def test_changed_content_is_prepared_anew(tmp_path):
     given = parquet(tmp_path / "a.parquet", row())
-    before = dataset(kind="parquet", train=str(given), test=str(given))
-    assert dataset(kind="parquet", train=str(given), test=str(given)) == before
+    before = dataset(kind="problems", train=str(given), test=str(given))
+    assert dataset(kind="problems", train=str(given), test=str(given)) == before
     parquet(given, row(), row(prompt=[{"role": "user", "content": "Another question?"}]))
-    assert dataset(kind="parquet", train=str(given), test=str(given)) != before
+    assert dataset(kind="problems", train=str(given), test=str(given)) != before
 
 
 @pytest.mark.parametrize(
@@ -151,12 +154,12 @@ def test_a_malformed_row_is_refused_by_file_row_and_field(tmp_path, changes, say
         number = 1
     good = parquet(tmp_path / "good.parquet", row())
     with pytest.raises(PrepareError, match=rf"bad\.parquet row {number}: .*{says}"):
-        dataset(kind="parquet", train=str(good), test=str(bad))
+        dataset(kind="problems", train=str(good), test=str(bad))
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "no parquet file there"), (b"not parquet", "not a parquet file"), ([], "holds no row")],
+    [(None, "no parquet, jsonl or json file there"), (b"not parquet", "not a parquet file"), ([], "holds no row")],
 )
 def test_a_file_without_rows_is_refused(tmp_path, content, says):
     path = tmp_path / "a.parquet"
@@ -165,13 +168,13 @@ def test_a_file_without_rows_is_refused(tmp_path, content, says):
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(PrepareError, match=says):
-        dataset(kind="parquet", train=str(path), test=str(path))
+        dataset(kind="problems", train=str(path), test=str(path))
 
 
 def test_the_same_problem_twice_is_refused(tmp_path):
     twice = parquet(tmp_path / "twice.parquet", row(), row())
-    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .* as row 0"):
-        dataset(kind="parquet", train=str(twice), test=str(twice))
+    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .*twice\.parquet row 0;"):
+        dataset(kind="problems", train=str(twice), test=str(twice))
 
 
 @pytest.mark.parametrize(
@@ -179,13 +182,13 @@ def test_the_same_problem_twice_is_refused(tmp_path):
 )
 def test_a_source_becomes_a_name_that_samples_can_be_filed_under(tmp_path, given, folder):
     path = parquet(tmp_path / "a.parquet", row(data_source=given))
-    paths = dataset(kind="parquet", train=str(path), test=str(path))
+    paths = dataset(kind="problems", train=str(path), test=str(path))
     assert pq.read_table(paths.test[0]).to_pylist()[0]["data_source"] == folder
 
 
-def test_data_that_is_not_here_names_field_and_source():
-    with pytest.raises(PrepareError, match=r"dataset_spec\.train is not set: .*from org/data"):
-        dataset(kind="parquet", hub_id="org/data")
+def test_data_that_is_not_named_is_asked_for():
+    with pytest.raises(PrepareError, match=r"dataset_spec\.train is not set: name data sets"):
+        dataset(kind="problems")
 
 
 def run_command(*arguments):

@@ -117,10 +117,17 @@ def test_plain_text_ends_the_trajectory_without_an_answer(harness: Harness) -> N
     assert (got.finish_reason, got.answer, got.turns) == ("end_of_text", "", 1)
 
 
-def test_a_box_printed_by_the_tool_or_left_in_an_earlier_turn_is_no_answer(harness: Harness) -> None:
-    output = harness.run(harness.script("\\boxed{42}?\n" + block("print('\\\\boxed{42}')"), "The tool said it."))
+def test_a_box_that_the_code_holds_and_the_tool_prints_is_no_answer(harness: Harness) -> None:
+    output = harness.run(harness.script("Let us see.\n" + block("print('\\\\boxed{42}')"), "The tool said it."))
     assert harness.observations(output) == ["\\boxed{42}"]
     assert record(output).answer == ""
+
+
+def test_the_last_box_over_all_turns_of_the_model_is_the_answer(harness: Harness) -> None:
+    asking = "I guess \\boxed{41}.\n" + block("print('\\\\boxed{7}')")
+    assert record(harness.run(harness.script(asking, "It is \\boxed{42}."))).answer == "42"
+    left = record(harness.run(harness.script(asking, "So it is.")))
+    assert (left.answer, left.finish_reason) == ("41", "end_of_text")
 
 
 @pytest.mark.parametrize(

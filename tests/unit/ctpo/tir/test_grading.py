@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -143,10 +144,23 @@ def test_a_killed_helper_is_replaced_and_the_answer_is_still_graded() -> None:
     assert grader.equal("x+1", "1+x")
     helper = grader._process
     assert helper is not None
-    os.kill(helper.pid, signal.SIGKILL)
+    os.killpg(helper.pid, signal.SIGKILL)  # and its workers
     assert grader.equal("x+2", "2+x")
     assert grader._process is not helper
     grader.close()
+
+
+def test_a_worker_killed_while_idle_does_not_cost_the_next_answer(grader: Grader) -> None:
+    assert grader.equal("x+1", "1+x")
+    helper = grader._process
+    assert helper is not None
+    workers = [int(pid) for pid in Path(f"/proc/{helper.pid}/task/{helper.pid}/children").read_text().split()]
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    time.sleep(0.2)
+    assert grader.equal("x+4", "4+x")
+    assert grader._process is helper
 
 
 def test_a_helper_killed_while_comparing_does_not_cost_the_answer() -> None:
@@ -154,12 +168,12 @@ def test_a_helper_killed_while_comparing_does_not_cost_the_answer() -> None:
     assert grader.equal("x+1", "1+x")
     helper = grader._process
     assert helper is not None
-    os.kill(helper.pid, signal.SIGSTOP)
+    os.killpg(helper.pid, signal.SIGSTOP)  # the worker with it
     verdicts: list[bool] = []
     waiting = threading.Thread(target=lambda: verdicts.append(grader.equal("x+2", "2+x")))
     waiting.start()
     time.sleep(0.2)
-    os.kill(helper.pid, signal.SIGKILL)
+    os.killpg(helper.pid, signal.SIGKILL)
     waiting.join(20)
     assert verdicts == [True]
     grader.close()

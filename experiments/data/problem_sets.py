@@ -1,0 +1,207 @@
+"""From sources to checked parquet files in verl's format with their data card, each written whole or not at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from experiments.data import card
+from experiments.data.errors import PrepareError
+from experiments.data.golds import unreadable
+from experiments.data.lengths import PromptLengths
+from experiments.data.overlap import find_overlaps, tokens
+from experiments.data.rows import UnusableRow, asked_text, checked_row, verl_row
+from experiments.data.sources import Source, read_records
+from experiments.tiny.cache import cached
+
+VERSION = 4
+"""Raise it with any change that changes a prepared byte, so that prepared files are written anew."""
+
+DUPLICATE, UNREADABLE, OVERLAP = "the same problem as another row", "unreadable reference answer", "in a benchmark"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """`dataset_spec.checks`: what becomes of training problems that cannot or should not be trained on.
+
+    `unusable`: `drop` or `refuse` rows without a problem, without a readable answer, or given twice.
+    `overlap`: `drop` or `report` training problems that share at least `overlap_share` of their n-grams
+    (`overlap_ngram` tokens) with a benchmark problem. A benchmark is never changed: there every such row is
+    refused, except an unreadable answer, which is reported (it can still be matched word for word).
+    """
+
+    unusable: str = "drop"
+    overlap: str = "drop"
+    overlap_ngram: int = 8
+    overlap_share: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name, choices in (("unusable", ("drop", "refuse")), ("overlap", ("drop", "report"))):
+            if getattr(self, name) not in choices:
+                raise PrepareError(f"dataset_spec.checks.{name}={getattr(self, name)}: use one of {', '.join(choices)}")
+        if not 0 < self.overlap_share <= 1 or self.overlap_ngram < 1:
+            raise PrepareError(
+                f"dataset_spec.checks: overlap_share={self.overlap_share} must lie in (0, 1], "
+                f"overlap_ngram={self.overlap_ngram} be at least 1"
+            )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> Checks:
+        """From a mapping of the configuration. Raises PrepareError."""
+        known = [item.name for item in fields(cls)]
+        for name, value in (given or {}).items():
+            if name not in known:
+                raise PrepareError(f"dataset_spec.checks.{name}={value}: no such field; there are {', '.join(known)}")
+        return cls(**(given or {}))
+
+
+def prepare_training(
+    train: Sequence[Source], test: Sequence[Source], system_prompt: str, checks: Checks, lengths: PromptLengths
+) -> tuple[list[Path], list[Path]]:
+    """Files of the training sources, freed of the overlap with the test sources, and of the test sources.
+
+    Raises PrepareError.
+    """
+    benchmarks = [prepare_benchmark(source, system_prompt, lengths) for source in test]
+    settings = {
+        "version": VERSION,
+        "split": "train",
+        "system_prompt": system_prompt,
+        "checks": asdict(checks),
+        "sources": [source.fingerprint() for source in train],
+        "against": [path.parent.name for path in benchmarks],
+        "lengths": lengths.fingerprint(),
+    }
+
+    def build(folder: Path) -> None:
+        facts = card.Facts(lengths)
+        kept: list[dict[str, Any]] = []
+        seen: dict[Any, tuple[int, str]] = {}
+        for source in train:
+            kept += _rows(source, "train", system_prompt, facts, seen, drop=checks.unusable == "drop")
+        bad = unreadable([row["reward_model"]["ground_truth"] for row in kept], "training answers")
+        if bad and checks.unusable == "refuse":
+            raise PrepareError(_unreadable_message(kept[min(bad)]))
+        for index in bad:
+            facts.drop(kept[index], UNREADABLE)
+        kept = [row for index, row in enumerate(kept) if index not in bad]
+        kept = _without_overlap(kept, benchmarks, checks, facts)
+        if not kept:
+            raise PrepareError(f"dataset_spec.train={[s.label for s in train]}: the checks leave no row; see {checks}")
+        for index, row in enumerate(kept):
+            row["extra_info"]["index"] = index
+        _write(folder, "train", kept, [source.origin for source in train], facts)
+
+    name = train[0].label
+    return [cached("datasets", f"{name}-train", settings, build) / "train.parquet"], benchmarks
+
+
+def prepare_benchmark(source: Source, system_prompt: str, lengths: PromptLengths) -> Path:
+    """The file of one benchmark. Raises PrepareError."""
+    settings = {
+        "version": VERSION,
+        "split": "test",
+        "system_prompt": system_prompt,
+        "sources": [source.fingerprint()],
+        "lengths": lengths.fingerprint(),
+    }
+
+    def build(folder: Path) -> None:
+        facts = card.Facts(lengths)
+        rows = _rows(source, "test", system_prompt, facts, {}, drop=False)
+        for index in unreadable([row["reward_model"]["ground_truth"] for row in rows], source.label):
+            facts.note(rows[index], UNREADABLE)
+        _write(folder, source.label, rows, [source.origin], facts)
+
+    return cached("datasets", f"{source.label}-test", settings, build) / f"{source.label}.parquet"
+
+
+def _rows(
+    source: Source,
+    split: str,
+    system_prompt: str,
+    facts: card.Facts,
+    seen: dict[Any, tuple[int, str]],
+    drop: bool,
+) -> list[dict[str, Any]]:
+    """All rows of a source, checked one by one and against each other."""
+    records = [(path, i, record) for path in source.files for i, record in enumerate(read_records(path))]
+    if source.rows is not None and len(records) != source.rows:
+        raise PrepareError(
+            f"{source.files[0]}: {len(records)} rows, but data_catalog.{source.name}.rows={source.rows}: "
+            "half a file or another edition; get it again, or correct the number if it was published anew"
+        )
+    kept: list[dict[str, Any]] = []
+    for path, number, record in tqdm(
+        records, desc=f"checking {source.label}", disable=len(records) < 5000, leave=False
+    ):
+        where = f"{path} row {number}"
+        facts.read += 1
+        try:
+            given = verl_row(record, source.columns, source.name, source.label, where)
+            row = checked_row(given, where, len(kept), split, system_prompt)
+        except UnusableRow as error:
+            if not drop:
+                raise
+            facts.drop(record, error.reason, where)
+            continue
+        twin = _twin(row, seen, where)
+        if twin and not drop:
+            raise PrepareError(f"{where}: the same problem (or problem_id) as {twin}; remove one of them")
+        if twin:
+            facts.drop(row, DUPLICATE, f"{where}, as {twin}")
+            continue
+        kept.append(row)
+    return kept
+
+
+def _twin(row: Mapping[str, Any], seen: dict[Any, tuple[int, str]], where: str) -> str | None:
+    """Where the same problem stood before, if it did."""
+    gold = row["reward_model"]["ground_truth"].strip()
+    for key in (row["extra_info"]["problem_id"], tokens(asked_text(row))):
+        before = seen.setdefault(key, (gold, where))
+        if before[1] != where:
+            return before[1] + ("" if before[0] == gold else f" (whose answer is {before[0]!r:.60}, not {gold!r:.60})")
+    return None
+
+
+def _without_overlap(
+    rows: list[dict[str, Any]], benchmarks: Sequence[Path], checks: Checks, facts: card.Facts
+) -> list[dict[str, Any]]:
+    held = [(path.stem, row) for path in benchmarks for row in pq.read_table(path).to_pylist()]
+    found = find_overlaps(
+        tqdm((asked_text(row) for row in rows), total=len(rows), desc="overlap with benchmarks",
+             disable=len(rows) < 5000, leave=False),
+        [asked_text(row) for _, row in held],
+        checks.overlap_ngram,
+        checks.overlap_share,
+    )  # fmt: skip
+    for overlap in found:
+        name, row = held[overlap.test_index]
+        how = "the same text" if overlap.exact else f"{overlap.share:.0%} of {checks.overlap_ngram}-grams"
+        detail = f"{name} problem {row['extra_info']['index']} ({row['extra_info']['problem_id']}), {how}"
+        (facts.drop if checks.overlap == "drop" else facts.note)(rows[overlap.train_index], OVERLAP, detail)
+    if found:
+        verb = "dropped" if checks.overlap == "drop" else "found (and kept)"
+        print(f"overlap: {verb} {len(found)} training problems that are in a benchmark; see the card", file=sys.stderr)
+    gone = {overlap.train_index for overlap in found} if checks.overlap == "drop" else set()
+    return [row for index, row in enumerate(rows) if index not in gone]
+
+
+def _unreadable_message(row: Mapping[str, Any]) -> str:
+    gold, number = row["reward_model"]["ground_truth"], row["extra_info"]["problem_id"]
+    return f"problem {number}: reward_model.ground_truth={gold!r:.80} cannot be read as an answer; correct it"
+
+
+def _write(
+    folder: Path, name: str, rows: list[dict[str, Any]], origins: Sequence[Mapping[str, str]], facts: card.Facts
+) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    card.write(folder, name, rows, origins, facts)
