@@ -63,5 +63,6 @@ def composed_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig
 
 
 def _one_line(error: HydraException) -> str:
-    # Hydra's message goes on with a long search path.
-    return " ".join(str(error).split("Config search path")[0].split())
+    # Hydra's message goes on with a long search path; some of its errors have their text in the cause alone.
+    text = str(error) or str(error.__cause__)
+    return " ".join(text.split("Config search path")[0].split())
