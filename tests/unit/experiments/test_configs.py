@@ -6,18 +6,26 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ctpo.methods import METHODS, configure
 from ctpo.records.identity import flatten
-from experiments import preflight, resolvers
+from experiments import resolvers
+from experiments.preflight.validators import started
 
 CONFIGS = Path(__file__).resolve().parents[3] / "experiments" / "configs"
-MODELS = ("tiny", "qwen3_4b", "qwen3_14b")
+SLURM = CONFIGS.parents[1] / "slurm"
+
+
+def choices(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+MODELS = choices(CONFIGS / "model")
+DATASETS = choices(CONFIGS / "dataset")
+PROFILES = choices(SLURM)
 
 #: All that a method may change. `run.*` and the paths follow from the method's name.
 OWN_FIELDS = {
@@ -26,6 +34,7 @@ OWN_FIELDS = {
     "actor_rollout_ref.actor.loss_agg_mode",
     "run.method", "run.dir", "trainer.default_local_dir", "trainer.experiment_name",
     "actor_rollout_ref.rollout.trace.experiment_name",
+    "algorithm.rollout_correction",  # a choice of the paper's code, not of its text
     "critic.loss_agg_mode",  # follows the actor's; no method here has a critic
 }  # fmt: skip
 
@@ -112,76 +121,6 @@ def test_actor_config_instantiates_as_verl_does_it(model: str) -> None:
     assert actor.position_stats.max_position == values.data.max_response_length
 
 
-def problems(*overrides: str) -> str:
-    return "\n".join(preflight.check_request(composed(*overrides)))
-
-
-def test_the_default_request_is_in_order() -> None:
-    assert problems() == ""
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "ppo_mini_batch_size=3: does not divide"),
-        (
-            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=5",
-            "ppo_micro_batch_size_per_gpu=5: does not divide",
-        ),
-        ("data.max_response_length=3000", "max_model_len=512"),
-        ("data.train_batch_size=0", "data.train_batch_size=0: must be a whole number"),
-        ("actor_rollout_ref.actor.optim.lr=-1", "optim.lr=-1"),
-        ("method.window.power=7", "power=7.0 must lie in [0, 2]"),
-        ("+method.window.widht=1", "method.window.widht: unknown field"),
-        ("tir.max_turns=0", "tir.max_turns=0"),
-        ("tir.sandbox.memory_mb=-1", "memory_mb"),
-        ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode=token-mean"),
-        ("run.preflight=perhaps", "run.preflight=perhaps"),
-    ],
-)
-def test_a_wrong_value_is_named_with_field_and_value(override: str, named: str) -> None:
-    found = problems(override)
-    assert named in found
-    assert all(len(problem.splitlines()) <= 2 for problem in preflight.check_request(composed(override)))
-
-
-def test_missing_gpus_are_named_with_the_two_ways_on() -> None:
-    if preflight.visible_gpus() >= 8:
-        pytest.skip("this machine has the GPUs")
-    found = problems("model=qwen3_4b")
-    assert "n_gpus_per_node=8" in found
-    assert "slurm=h100_node" in found
-    assert "model=tiny" in found
-
-
-def test_all_problems_are_reported_at_once() -> None:
-    found = preflight.check_request(composed("data.train_batch_size=0", "method.window.power=7", "tir.max_turns=0"))
-    assert len(found) >= 3
-
-
-def inputs(folder: Path, problems: int = 16) -> DictConfig:
-    """A composed request with a model folder (context 300) and a training file of so many rows."""
-    (folder / "config.json").write_text('{"max_position_embeddings": 300}')
-    (folder / "tokenizer_config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"")
-    pq.write_table(pa.table({"prompt": ["?"] * problems}), folder / "train.parquet")
-    return composed(f"actor_rollout_ref.model.path={folder}", f"data.train_files=[{folder}/train.parquet]")
-
-
-def test_a_response_beyond_the_models_context_is_refused(tmp_path: Path) -> None:
-    config = inputs(tmp_path)
-    found = preflight.check_inputs(config)
-    assert len(found) == 1
-    assert "beyond the model's context of 300; use at most 204" in found[0]
-    (tmp_path / "model.safetensors").unlink()
-    assert "lacks *.safetensors" in preflight.check_inputs(config)[0]
-
-
-def test_fewer_problems_than_a_batch_are_refused(tmp_path: Path) -> None:
-    found = preflight.check_inputs(inputs(tmp_path, problems=15))
-    assert any("data.train_batch_size=16: the training data has 15 problems" in problem for problem in found)
-
-
 def test_the_cluster_profile_asks_for_one_whole_node_of_eight_gpus() -> None:
     resolvers.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -199,3 +138,53 @@ def test_a_sweep_file_names_its_grid() -> None:
         config = compose("run", overrides=["sweeps=demo"], return_hydra_config=True)
     assert config.hydra.sweeper.params.method == "grpo,gspo,ctpo,ctpo_fixed"
     assert config.run.sweep == "demo"
+
+
+def refused(*requests: tuple[str, ...]) -> dict[tuple[str, ...], list[str]]:
+    """What verl's dataclasses and validators refuse about each of some requests."""
+    with started([composed(*request) for request in requests]) as validation:
+        return {request: found for request, found in zip(requests, validation.problems(), strict=True) if found}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_method_on_every_model_and_dataset_passes_verls_validators(model: str, dataset: str) -> None:
+    methods = choices(CONFIGS / "method")
+    assert refused(*((f"method={method}", f"model={model}", f"dataset={dataset}") for method in methods)) == {}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_slurm_profile_goes_with_everything(profile: str) -> None:
+    """It is validated with every model and dataset, and changes nothing that a method or a dataset sets: so it is the
+    same with all of them."""
+    requests = [(f"model={model}", f"dataset={dataset}") for model in MODELS for dataset in DATASETS]
+    assert refused(*((*request, f"slurm={profile}") for request in requests)) == {}
+    for request in requests:
+        alone, with_profile = resolved(*request), resolved(*request, f"slurm={profile}")
+        changed = {name for name in alone.keys() | with_profile.keys() if alone.get(name) != with_profile.get(name)}
+        touched = {name for name in changed if own(name) or name.startswith(("dataset_spec.", "data_catalog."))}
+        assert touched == set()
+
+
+@pytest.mark.parametrize("size", [80, 141])
+@pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("qwen3")])
+def test_both_gpu_sizes_have_a_layout_that_verl_accepts(model: str, size: int) -> None:
+    request = (f"model={model}", f"hardware.gpu_memory_gb={size}")
+    assert refused(request) == {}
+    values = resolved(*request)
+    longest = values["data.max_prompt_length"] + values["data.max_response_length"]
+    assert values["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] >= longest
+    # Scoring and updating in micro-batches of one size: another would make log_prob differ from old_log_prob.
+    assert (
+        values["actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"]
+        == values["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"]
+    )
+    assert values["actor_rollout_ref.rollout.max_model_len"] >= longest
+
+
+def test_rollout_correction_is_off_in_the_papers_method_and_on_in_the_authors_code() -> None:
+    paper, code = composed("method=ctpo").algorithm, composed("method=ctpo_released").algorithm
+    assert paper.rollout_correction.rollout_is is None
+    assert (code.rollout_correction.rollout_is, code.rollout_correction.rollout_is_threshold) == ("sequence", 5.0)

@@ -1,0 +1,147 @@
+"""What a composed configuration says that decides memory, time and disk; and what a plan has to assume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.planner.shapes import PlanError
+
+GIB = 1024**3
+
+#: Bytes that torch finds on a GPU, by the size on its label (total memory minus what the driver keeps): 80 GB H100 or
+#: A100, 141 GB H200.
+GPU_BYTES = {80: int(79.1 * GIB), 141: int(139.8 * GIB)}
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Numbers that no configuration knows. Each can be given on the command line of `experiments/plan.py`.
+
+    mfu: share of the GPU's peak arithmetic that training reaches, recomputation counted as work.
+    peak_tflops: of one GPU in bf16 without sparsity (H100, H200: 989).
+    bandwidth_tb_s: of one GPU's memory (H100 3.35; H200 4.8).
+    decode_efficiency: share of that bandwidth that vLLM reaches while decoding.
+    straggler: generation waits for its longest trajectories; time over that of an even load.
+    prompt_tokens, response_tokens: mean length; `response_tokens` None means 40 % of data.max_response_length, tool
+        output included.
+    tool_tokens: share of a response that is tool output, which is not generated.
+    tool_calls: sandbox calls of a response; sandbox_s: one call, with `import sympy` and a small solve.
+    imbalance: verl balances micro-batches by work, so one may hold this many times the token budget.
+    fragmentation: share of memory that torch's allocator cannot use.
+    context_gb: CUDA context, NCCL buffers and, in vLLM's process, captured graphs: for each of the two processes.
+    benchmark_problems: problems of one evaluation.
+    """
+
+    mfu: float = 0.4
+    peak_tflops: float = 989.0
+    bandwidth_tb_s: float = 3.35
+    decode_efficiency: float = 0.5
+    straggler: float = 1.6
+    prompt_tokens: float = 250.0
+    response_tokens: float | None = None
+    tool_tokens: float = 0.1
+    tool_calls: float = 2.0
+    sandbox_s: float = 0.1
+    imbalance: float = 1.15
+    fragmentation: float = 0.05
+    context_gb: float = 1.5
+    benchmark_problems: int = 120
+
+    @classmethod
+    def given(cls, values: dict[str, float]) -> Assumptions:
+        """With some replaced. Raises PlanError for an unknown name or a value that is not a positive number."""
+        known = [item.name for item in fields(cls)]
+        for name, value in values.items():
+            if name not in known:
+                raise PlanError(f"assume.{name}={value}: no such assumption; there are {', '.join(known)}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise PlanError(f"assume.{name}={value}: give a number of at least 0")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run, as far as a plan needs it. Tokens, sequences and steps; sizes are of the whole run unless `per_gpu`."""
+
+    model: str
+    method: str
+    gpus: int
+    gpu_gb: int
+    prompts: int
+    responses_each: int
+    updates: int
+    steps: int
+    max_prompt: int
+    max_response: int
+    token_budget: int
+    tensor_parallel: int
+    sequence_parallel: int
+    gpu_memory_utilization: float
+    max_num_seqs: int
+    max_batched_tokens: int
+    checkpointing: bool
+    chunked_logits: bool
+    param_offload: bool
+    optimizer_offload: bool
+    float32: bool
+    test_every: int
+    test_samples: int
+    checkpoints_kept: int
+    stats_every: int
+    stats_bytes: int
+    sandbox_slots: int
+
+    @property
+    def sequences(self) -> int:
+        return self.prompts * self.responses_each
+
+    @property
+    def longest(self) -> int:
+        return self.max_prompt + self.max_response
+
+
+def request_of(config: DictConfig) -> Request:
+    """Read a composed configuration."""
+    arm, trainer, data = config.actor_rollout_ref, config.trainer, config.data
+    actor, rollout = arm.actor, arm.rollout
+    longest = data.max_prompt_length + data.max_response_length
+    micro = actor.ppo_micro_batch_size_per_gpu
+    precision = OmegaConf.select(actor, "fsdp_config.mixed_precision.param_dtype")
+    return Request(
+        model=config.run.model,
+        method=config.method.name,
+        gpus=trainer.n_gpus_per_node * trainer.nnodes,
+        gpu_gb=OmegaConf.select(config, "hardware.gpu_memory_gb", default=80),
+        prompts=data.train_batch_size,
+        responses_each=rollout.n,
+        updates=-(-data.train_batch_size // actor.ppo_mini_batch_size) * actor.ppo_epochs,
+        steps=trainer.total_training_steps,
+        max_prompt=data.max_prompt_length,
+        max_response=data.max_response_length,
+        token_budget=actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else micro * longest,
+        tensor_parallel=rollout.tensor_model_parallel_size,
+        sequence_parallel=actor.ulysses_sequence_parallel_size,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        max_num_seqs=rollout.max_num_seqs,
+        max_batched_tokens=rollout.max_num_batched_tokens,
+        checkpointing=arm.model.enable_gradient_checkpointing,
+        chunked_logits=arm.model.use_fused_kernels,
+        param_offload=actor.fsdp_config.param_offload,
+        optimizer_offload=actor.fsdp_config.optimizer_offload,
+        float32=precision in ("fp32", "float32"),
+        test_every=trainer.test_freq,
+        test_samples=rollout.val_kwargs.n,
+        checkpoints_kept=trainer.max_actor_ckpt_to_keep or 1,
+        stats_every=config.records.position_stats_every,
+        stats_bytes=_stats_bytes(config),
+        sandbox_slots=rollout.agent.num_workers * config.tir.sandbox.concurrency,
+    )
+
+
+def _stats_bytes(config: DictConfig) -> int:
+    """Upper bound of one step's position statistics on disk: float64 sums, uncompressed."""
+    layout = config.method.position_stats
+    bins = -(-layout.max_position // layout.bin_width)
+    return 8 * 16 * (layout.max_position + bins * (layout.folds + layout.max_updates))
