@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ctpo import position_moments as pm
-from ctpo.objectives import clip_candidates
 from ctpo.position_moments import Layout, Moments
+from ctpo.surrogates.terms import clip_candidates
 
 _SLOTS = 131_072
 _MAX_ROWS = 255  # flags are counted in bytes

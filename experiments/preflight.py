@@ -117,6 +117,11 @@ def _method(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.loss_agg_mode={chosen}: method {method.name} is defined with "
             f"{method.aggregation}; leave the field to the method"
         )
+    if config.algorithm.norm_adv_by_std_in_grpo != method.std_normalised:
+        yield (
+            f"algorithm.norm_adv_by_std_in_grpo={config.algorithm.norm_adv_by_std_in_grpo}: method {method.name} is "
+            f"defined with {method.std_normalised}; leave the field to the method"
+        )
 
 
 def _sandbox(config: DictConfig) -> Iterator[str]:

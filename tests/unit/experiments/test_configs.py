@@ -21,12 +21,13 @@ MODELS = ("tiny", "qwen3_4b", "qwen3_14b")
 
 #: All that a method may change. `run.*` and the paths follow from the method's name.
 OWN_FIELDS = {
-    "method.name", "method.window", "method.dual_clip",
+    "method.name", "method.window", "method.dual_clip", "method.rule",
     "actor_rollout_ref.actor.method", "actor_rollout_ref.actor.policy_loss.loss_mode",
-    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.loss_scale_factor",
+    "algorithm.norm_adv_by_std_in_grpo",  # Dr. GRPO divides by no deviation
     "run.method", "run.dir", "trainer.default_local_dir", "trainer.experiment_name",
     "actor_rollout_ref.rollout.trace.experiment_name",
-    "critic.loss_agg_mode",  # follows the actor's; no method here has a critic
+    "critic.loss_agg_mode", "critic.loss_scale_factor",  # follows the actor's; no method here has a critic
 }  # fmt: skip
 
 
@@ -72,7 +73,10 @@ def test_every_method_has_a_config_with_its_own_defaults(method: str) -> None:
     assert isinstance(node, dict)
     node.pop("position_stats")
     assert configure(node.pop("name"), node) == METHODS[method]
-    assert composed(f"method={method}").actor_rollout_ref.actor.loss_agg_mode == METHODS[method].aggregation
+    config = composed(f"method={method}")
+    assert config.actor_rollout_ref.actor.loss_agg_mode == METHODS[method].aggregation
+    assert config.algorithm.norm_adv_by_std_in_grpo == METHODS[method].std_normalised
+    assert problems(f"method={method}") == ""
 
 
 def test_qwen3_4b_is_the_papers_setting() -> None:
@@ -137,6 +141,8 @@ def test_the_default_request_is_in_order() -> None:
         ("tir.sandbox.memory_mb=-1", "memory_mb"),
         ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode=token-mean"),
         ("run.preflight=perhaps", "run.preflight=perhaps"),
+        ("algorithm.norm_adv_by_std_in_grpo=false", "method ctpo is defined with True"),
+        ("method=custom", "method.import_path"),
     ],
 )
 def test_a_wrong_value_is_named_with_field_and_value(override: str, named: str) -> None:
