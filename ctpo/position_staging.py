@@ -147,7 +147,8 @@ class Staging:
         token = self._values[1, rows, pm.BYTES :]
         token.copy_(log_ratio)
         token[:, 1:] -= log_ratio[:, :-1]
-        token *= self._codes[rows, pm.BYTES :] & 1
+        # Minus zero, which a product with 0 can be, would be counted as a negative number.
+        token.mul_(self._codes[rows, pm.BYTES :] & 1).add_(0.0)
 
     def take(self, positions: Moments | None) -> Sums:
         """Sum what has been placed, and empty the buffer. `rows` must not be 0.

@@ -139,10 +139,7 @@ class Batch:
         new, old = self.log_prob.detach().double(), self.old_log_prob.double()
         tensors = (new - old, self.advantages.double(), self.mask.int(), new, old)
         rows = zip(*(tensor.tolist() for tensor in tensors), strict=True)
-        return [
-            naive_relative(name, *row) if name in FAMILY else naive_response(name, *row[:3])
-            for row in rows
-        ]
+        return [naive_relative(name, *row) if name in FAMILY else naive_response(name, *row[:3]) for row in rows]
 
 
 def random_batch(
