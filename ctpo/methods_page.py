@@ -36,9 +36,9 @@ the method's ratio, `A` the advantage, `|o|` the response's length. The gradient
 What the theory says of each is computed by exact enumeration through the method's own training code
 (`ctpo.theory.family`): {PROBLEMS} random decision processes (vocabulary {VOCABULARY}, horizon {HORIZON}, policies
 {KL:g} nats a response apart, 0/1 rewards), medians, with windows {WINDOW_DEVIATIONS:g} standard deviations wide and
-other rules as they are. Everything is relative to the true gradient: `length` is the expectation's component along it; `bias`,
-`variance` (of one response) and `MSE` (of {BATCH} responses) are taken at equal length. With the exact token-level
-advantage of the theory, and with the outcome-level one of practice.
+other rules as they are. Everything is relative to the true gradient: `length` is the expectation's component along it;
+`bias`, `variance` (of one response) and `MSE` (of {BATCH} responses) are taken at equal length. With the exact
+token-level advantage of the theory, and with the outcome-level one of practice.
 """
 
 

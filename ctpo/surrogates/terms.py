@@ -77,7 +77,7 @@ def clip_candidates(log_ratio: Tensor, advantages: Tensor) -> Tensor:
 def exceeds(left: Tensor, right: Tensor) -> Tensor:
     """`left > right` as bool, `right` broadcast to `left` or the other way round."""
     # torch compares into floats with vector instructions, into bools one by one: six times slower on a CPU.
-    full = left if left.shape == torch.broadcast_shapes(left.shape, right.shape) else right
+    full = left if left.numel() >= right.numel() else right
     return torch.gt(left, right, out=torch.empty_like(full, dtype=torch.float32)).bool()
 
 

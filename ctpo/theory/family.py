@@ -10,7 +10,6 @@ their deviation: neither shows.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,7 +20,16 @@ from ctpo.methods import METHODS, Method
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
 from ctpo.theory.estimators import log_ratio_deviations, method_coefficients, moments, target_gradient
 from ctpo.theory.policies import PolicyPair
-from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, WINDOW_DEVIATIONS, Problem, Row
+from ctpo.theory.study import (
+    BATCH,
+    OUTCOME_LEVEL,
+    TOKEN_LEVEL,
+    WINDOW_DEVIATIONS,
+    Problem,
+    Row,
+    problem_settings,
+)
+from ctpo.theory.tables import median
 
 NEVER = 15.0
 """A log-ratio bound beyond this is none."""
@@ -72,9 +80,25 @@ def family_rows(problems: Iterable[Problem], kl: float, methods: Sequence[Method
                 bias = float(np.linalg.norm(result.mean / length - target) / np.linalg.norm(target))
                 variance = result.total_variance / length**2 / float(target @ target)
                 rows.append(
-                    {"seed": problem.seed, "kl": kl, "advantage": kind, "method": method.name, "length": length}
-                    | {"bias": bias, "variance": variance, "mse_batch": bias**2 + variance / BATCH}
-                    | {"clip_rate": result.clip_rate}
+                    problem_settings(problem, pair)
+                    | {"advantage": kind, "method": method.name, "length": length, "bias": bias}
+                    | {"variance": variance, "mse_batch": bias**2 + variance / BATCH, "clip_rate": result.clip_rate}
                 )
-                assert math.isfinite(bias), method.name
     return rows
+
+
+def family_text(rows: Sequence[Row]) -> str:
+    """Every method's numbers; medians over problems."""
+    header = f"{'length':>7s} {'bias':>6s} {'var.':>6s} {f'MSE/{BATCH}':>8s} {'clipped':>8s}"
+    lines = [f"    {'':16s} {f'--- {TOKEN_LEVEL}-level A ---':^39s}   {f'--- {OUTCOME_LEVEL}-level A ---':^39s}"]
+    lines.append(f"    {'method':16s} {header}   {header}")
+    for name in dict.fromkeys(row["method"] for row in rows):
+        parts = []
+        for kind in (TOKEN_LEVEL, OUTCOME_LEVEL):
+            where = {"method": name, "advantage": kind}
+            length, bias, variance, error, rate = (
+                median(rows, quantity, **where) for quantity in ("length", "bias", "variance", "mse_batch", "clip_rate")
+            )
+            parts.append(f"{length:7.2f} {bias:6.2f} {variance:6.1f} {error:8.2f} {100 * rate:7.1f}%")
+        lines.append(f"    {name:16s} {'   '.join(parts)}")
+    return "\n".join(lines)

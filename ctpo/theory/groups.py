@@ -7,15 +7,19 @@ well, and the expectation and covariance of a group's mean gradient follow in cl
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 
 from ctpo.methods import Method
-from ctpo.theory.estimators import method_coefficients
+from ctpo.theory.advantages import exact_advantage
+from ctpo.theory.estimators import TABLE_1, method_coefficients, target_gradient, without_clipping
 from ctpo.theory.mdp import FloatArray
 from ctpo.theory.policies import PolicyPair
+from ctpo.theory.study import BATCH, OUTCOME_LEVEL, Problem, Row, problem_settings
+from ctpo.theory.tables import LABELS, median
 
 STD_EPSILON = 1e-6
 """What verl adds to the deviation before it divides by it."""
@@ -115,3 +119,55 @@ def _size_moments(share: float, size: int, std_normalised: bool) -> tuple[FloatA
 def _square_moments(share: float, size: int, std_normalised: bool) -> FloatArray:
     """`E[A^2]` given the own reward, `[2]`."""
     return np.array([_others(share, size - 1) @ _sizes(size, size - 1, (own,), std_normalised) ** 2 for own in (0, 1)])
+
+
+SIZES = (2, 4, 8, 16, 64)
+
+
+def group_rows(problems: Iterable[Problem], kl: float) -> list[Row]:
+    """Table 1's ratios without clipping under the advantage of practice: a row per problem, ratio and size of group.
+
+    `bias` and `variance` at the gradient's own length, `variance` of a batch of `BATCH` responses, `length` the
+    expectation's relative to the gradient.
+    """
+    rows: list[Row] = []
+    for problem in problems:
+        pair = problem.pair(kl)
+        target = target_gradient(pair, exact_advantage(pair, problem.rewards)).sum(axis=0)
+        for ratio in TABLE_1:
+            for size in SIZES:
+                for std_normalised in (False, True):
+                    found = group_moments(
+                        pair, problem.rewards, without_clipping(ratio), size, std_normalised=std_normalised
+                    )
+                    bias, variance = found.direction_bias(target), found.variance(target) * size / BATCH
+                    rows.append(
+                        problem_settings(problem, pair)
+                        | {"advantage": OUTCOME_LEVEL, "estimator": ratio.name, "group": size}
+                        | {"std_normalised": std_normalised, "length": found.scale(target), "bias": bias}
+                        | {"variance_batch": variance, "mse_batch": bias**2 + variance}
+                    )
+    return rows
+
+
+def groups_text(rows: Sequence[Row]) -> str:
+    """Error of a batch by size of group; medians over problems."""
+    lines = [f"    {'ratio':20s} {'advantage':14s}" + "".join(f"{f'G={size}':>9s}" for size in SIZES)]
+    for ratio in TABLE_1:
+        for std_normalised, what in ((False, "R - mean"), (True, "(R - mean)/std")):
+            where = {"estimator": ratio.name, "std_normalised": std_normalised}
+            cells = [median(rows, "mse_batch", **where, group=size) for size in SIZES]
+            lines.append(f"    {LABELS[ratio.name]:20s} {what:14s}" + "".join(f"{cell:9.3f}" for cell in cells))
+    return "\n".join(lines)
+
+
+def groups_statement(rows: Sequence[Row], sizes: Sequence[int] = (2, 8, 64)) -> str:
+    """What a finite group, and its deviation, do to the cumulative estimator."""
+    where = {"estimator": "cumulative", "std_normalised": True}
+    errors = ", ".join(f"{median(rows, 'mse_batch', **where, group=size):.3f} at G = {size}" for size in sizes)
+    return (
+        "Groups: with 0/1 rewards the advantage of a group, divided by its deviation or not, averages to a multiple of "
+        "R - E[R], so a prompt's expected gradient changes its length and never its direction ((G - 1)/G without the "
+        "deviation; with it a factor that depends on how hard the prompt is, which weighs prompts against each other). "
+        f"The price is variance: error of {BATCH} responses {errors} (cumulative ratio)."
+    )

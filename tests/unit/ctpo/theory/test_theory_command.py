@@ -14,6 +14,7 @@ from ctpo.theory.tables import median, table_1_text, write_csv
 
 Output = pytest.CaptureFixture[str]
 FILES = {"table1", "theory_off_policyness", "theory_horizon", "theory_window", "theory_random_walk"}
+FILES |= {"theory_groups", "theory_methods"}
 
 
 @pytest.fixture(scope="module")
