@@ -23,7 +23,7 @@ SMALL = (
     "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
     "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=-1", "trainer.logger=[console]",
     # Far enough off policy in one update that every trust region has something to do.
-    "actor_rollout_ref.actor.optim.lr=4e-3", "actor_rollout_ref.actor.ppo_epochs=2",
+    "actor_rollout_ref.actor.optim.lr=1e-3", "actor_rollout_ref.actor.ppo_epochs=2",
 )  # fmt: skip
 CUSTOM = ("method=custom", "method.import_path=my_ratio:method", f"method.search_path={PROJECT}/experiments/examples")
 
