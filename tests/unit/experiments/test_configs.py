@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ def problems(*overrides: str) -> str:
     return "\n".join(preflight.check_request(composed(*overrides)))
 
 
+def test_a_users_own_method_is_found_in_the_folder_that_the_run_starts_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    example = CONFIGS.parent / "examples" / "my_ratio.py"
+    (tmp_path / "ratio_of_a_user.py").write_text(example.read_text())
+    choice = ("method=custom", "method.import_path=ratio_of_a_user:method", "run.method=mine")
+    assert problems(*choice) == ""
+    config = composed(*choice)
+    assert config.method.search_path == str(tmp_path)
+    assert config.run.dir.endswith("default/tiny/mine/seed0")
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == "ctpo/custom"
+    assert "no module 'nobodys'" in problems("method=custom", "method.import_path=nobodys:method")
+
+
 def test_the_default_request_is_in_order() -> None:
     assert problems() == ""
 
@@ -146,7 +163,7 @@ def test_the_default_request_is_in_order() -> None:
         ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode=token-mean"),
         ("run.preflight=perhaps", "run.preflight=perhaps"),
         ("algorithm.norm_adv_by_std_in_grpo=false", "method ctpo is defined with True"),
-        ("method=custom", "method.import_path"),
+        ("method=custom", "method.import_path: missing; name your file's method"),
     ],
 )
 def test_a_wrong_value_is_named_with_field_and_value(override: str, named: str) -> None:
