@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from verl.workers.config import FSDPActorConfig
 
 from ctpo.methods import Method, MethodError, configure
+from ctpo.methods.method import CONSTANT_NORMALISER
 from ctpo.position_moments import Layout
 
 
@@ -45,16 +47,17 @@ class PositionStatsConfig:
 class MethodActorConfig(FSDPActorConfig):
     """`FSDPActorConfig` plus `method`, the composed `method` node of the run's configuration.
 
-    `method` is `{name, window: {...}, dual_clip: {...}, position_stats: {...}}`; all but `name` may be left
-    out. It is checked here, so that a wrong setting stops the run before any model is loaded. `observer` is
-    set by the worker (see `ctpo.policy_loss.LossObserver`) and is not a setting.
+    `method` is `{name, window: {...}, dual_clip: {...}, rule: {...}, position_stats: {...}}`, with `import_path` and
+    `search_path` where `name` is `custom`; all but `name` may be left out. It is checked here, so that a wrong setting
+    stops the run before any model is loaded. `observer` is set by the worker (see `ctpo.policy_loss.LossObserver`) and
+    is not a setting.
 
     Raises:
         MethodError: `method` names an unknown method, part or field, or contradicts `loss_agg_mode` or
         `loss_mode`.
     """
 
-    _mutable_fields = FSDPActorConfig._mutable_fields | {"observer"}
+    _mutable_fields = FSDPActorConfig._mutable_fields | {"observer", "_resolved_method"}
 
     method: dict[str, Any] = field(default_factory=dict)
     observer: Any = field(default=None, repr=False, compare=False)
@@ -73,7 +76,18 @@ class MethodActorConfig(FSDPActorConfig):
                 f"actor.loss_agg_mode is {self.loss_agg_mode!r} but method {method.name!r} is defined with "
                 f"{method.aggregation!r}; set actor_rollout_ref.actor.loss_agg_mode={method.aggregation}"
             )
+        if method.aggregation == CONSTANT_NORMALISER and self.loss_scale_factor is None:
+            raise MethodError(
+                f"actor.loss_scale_factor is not set, but method {method.name!r} divides by it; "
+                "set actor_rollout_ref.actor.loss_scale_factor=${data.max_response_length}"
+            )
         _ = self.position_stats
+
+    def calibrate(self, deviations: Tensor) -> None:
+        """From now on clip by these standard deviations of `log rho_t` (see `CalibratedWindow`), `[positions]`."""
+        method = self._resolved_method
+        window = dataclasses.replace(method.window, deviations=deviations)  # type: ignore[type-var]
+        self._resolved_method = dataclasses.replace(method, window=window)
 
     @property
     def resolved_method(self) -> Method:

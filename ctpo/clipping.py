@@ -1,14 +1,14 @@
 """Clip windows: for each position of a response, the interval of log-ratios that is left alone.
 
-Positions are 1-based and count model tokens only. A window never depends on data, so that the same window can
-be asked what it would have clipped in a run that used another one. Every window contains log-ratio 0 (ratio
-1): an unchanged policy is never clipped.
+Positions are 1-based and count model tokens only. A window never depends on the batch that it clips, so that the
+same window can be asked what it would have clipped in a run that used another one. Every window contains
+log-ratio 0 (ratio 1): an unchanged policy is never clipped.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -71,8 +71,20 @@ class LogWindow:
 
 
 @dataclass(frozen=True)
+class NoWindow:
+    """Nothing is ever outside: for rules that have a trust region of their own."""
+
+    def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """`(-inf, inf)` at every position."""
+        return _constant(-math.inf, positions), _constant(math.inf, positions)
+
+
+@dataclass(frozen=True)
 class PositionAdaptiveWindow:
-    """`[-eps_low * t**power, +eps_high * t**power]` in log space at position t (CTPO, arXiv 2605.07331)."""
+    """`[-eps_low * t**power, +eps_high * t**power]` in log space at position t (CTPO, arXiv 2605.07331).
+
+    A negative power suits a mean over the prefix, whose spread shrinks with t as a sum's grows.
+    """
 
     eps_low: float
     eps_high: float
@@ -81,13 +93,54 @@ class PositionAdaptiveWindow:
     def __post_init__(self) -> None:
         if not (0.0 <= self.eps_low < math.inf and 0.0 <= self.eps_high < math.inf):
             raise ValueError(f"window: eps_low={self.eps_low}, eps_high={self.eps_high} must be finite and at least 0")
-        if not 0.0 <= self.power <= 2.0:
-            raise ValueError(f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's)")
+        if not -1.0 < self.power <= 2.0:
+            raise ValueError(
+                f"window: power={self.power} must lie in [0, 2] (0 is a fixed window, 0.5 the paper's), or in (-1, 0) "
+                "for a mean over the prefix"
+            )
 
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(-eps_low * t**power, eps_high * t**power)` for positions `t`."""
         growth = _power(positions, self.power)
         return growth * -self.eps_low, growth.mul_(self.eps_high)
+
+
+ASSUMED_DEVIATION = 0.02
+"""Standard deviation of `log rho_1`, growing as sqrt(t), before anything is measured: makes the calibrated window's
+defaults CTPO's own [-0.025 sqrt(t), 0.05 sqrt(t)]."""
+
+
+@dataclass(frozen=True)
+class CalibratedWindow:
+    """`[-low * sigma_t, +high * sigma_t]` in log space, `sigma_t` the standard deviation of `log rho_t`.
+
+    Attributes:
+        low, high: half-widths in standard deviations.
+        decay: of the exponential average over training steps that `ctpo.calibration` makes of `sigma_t`.
+        deviations: `sigma_t` for positions 1, 2, ...: float `[positions]`; the last one serves all later positions.
+            None before anything was measured: then `ASSUMED_DEVIATION * sqrt(t)`. No setting: the trainer measures
+            it, and it takes no part in comparisons.
+    """
+
+    low: float = 1.25
+    high: float = 2.5
+    decay: float = 0.9
+    deviations: Tensor | None = field(default=None, compare=False, repr=False, metadata={"setting": False})
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low < math.inf and 0.0 <= self.high < math.inf):
+            raise ValueError(f"window: low={self.low}, high={self.high} must be finite and at least 0 (deviations)")
+        if not 0.0 <= self.decay < 1.0:
+            raise ValueError(f"window: decay={self.decay} must lie in [0, 1) (0 forgets all but the last step)")
+
+    def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """`(-low * sigma_t, high * sigma_t)` for positions `t`."""
+        if self.deviations is None:
+            scale = _power(positions, 0.5).mul_(ASSUMED_DEVIATION)
+        else:
+            table = self.deviations.to(device=positions.device, dtype=_bound_dtype(positions))
+            scale = table[positions.long().clamp(1, len(table)) - 1]
+        return scale * -self.low, scale.mul_(self.high)
 
 
 @dataclass(frozen=True)
@@ -101,9 +154,9 @@ class DualClip:
     power: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.scale < math.inf and 0.0 <= self.power <= 2.0):
+        if not (0.0 <= self.scale < math.inf and -1.0 < self.power <= 2.0):
             raise ValueError(
-                f"dual_clip: scale={self.scale} must be finite and at least 0, power={self.power} in [0, 2]"
+                f"dual_clip: scale={self.scale} must be finite and at least 0, power={self.power} in (-1, 2]"
             )
 
     def log_ceiling(self, positions: Tensor) -> Tensor:

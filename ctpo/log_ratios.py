@@ -1,6 +1,6 @@
-"""Table 1 of arXiv 2605.07331 as pure tensor functions: which importance log-ratio a token gets.
+"""Table 1 of arXiv 2605.07331, and two more ratios, as pure tensor functions: which log-ratio a token gets.
 
-Each of the four is called with `(log_prob, old_log_prob, response_mask)`, all `[batch, response_length]`, and
+Each is called with `(log_prob, old_log_prob, response_mask)`, all `[batch, response_length]`, and
 returns a tensor of that shape in natural-log units, float32 at least whatever the inputs' dtype.
 
 With `d_t = log pi_theta(a_t|s_t) - log pi_old(a_t|s_t)` and `sg` the stop-gradient:
@@ -10,6 +10,8 @@ With `d_t = log pi_theta(a_t|s_t) - log pi_old(a_t|s_t)` and `sg` the stop-gradi
 `length_normalized_log_ratio`         `sg(mean_t' d_t') + d_t - sg(d_t)`
 `sequence_log_ratio`                  `sg(S_T) + d_t - sg(d_t)`
 `cumulative_log_ratio`                `sg(S_t) + d_t - sg(d_t)`, `S_t = sum_{t'<=t} d_t'`
+`running_mean_log_ratio`              `sg(S_t / t) + d_t - sg(d_t)`
+`minimum_prefix_log_ratio`            `sg(min_{t'<t} d_t') + d_t`
 ====================================  ==========================================
 
 Every row has the same derivative: 1 with respect to its own token's log-probability, 0 with respect to any
@@ -127,6 +129,22 @@ def _prefix_sums(increments: Tensor, bits: Tensor) -> Tensor:
     return masked(increments.cumsum(dim=-1), bits)
 
 
+def _running_means(increments: Tensor, bits: Tensor) -> Tensor:
+    # Masked tokens hold the count before them, which can be 0.
+    counts = bits.cumsum(dim=-1, dtype=bits.dtype).neg_().clamp_(min=1)
+    return masked(increments.cumsum(dim=-1).div_(counts), bits)
+
+
+def _minimum_prefix(increments: Tensor, bits: Tensor) -> Tensor:
+    # Where masked there is no ratio, not a ratio of 1: lifted above every clamped increment, it is never the minimum.
+    beyond = 2 * MAX_ABS_TOKEN_LOG_RATIO
+    running = (increments + (bits + 1) * beyond).cummin(dim=-1).values
+    smallest = torch.cat([torch.full_like(running[..., :1], beyond), running[..., :-1]], dim=-1)
+    # The first token has no prefix: its product is empty.
+    smallest *= torch.lt(smallest, beyond, out=torch.empty_like(smallest))
+    return masked(smallest.add_(increments), bits)
+
+
 token_log_ratio = LogRatio("token", _token)
 """`d_t`: GRPO's (PPO's) token ratio."""
 
@@ -138,3 +156,9 @@ sequence_log_ratio = LogRatio("sequence", _total)
 
 cumulative_log_ratio = LogRatio("cumulative", _prefix_sums)
 """`S_t`, the log-ratio of the response up to and including this token: CTPO's cumulative token ratio."""
+
+running_mean_log_ratio = LogRatio("running_mean", _running_means)
+"""`S_t / t`: the running geometric mean of the token ratios, CTPO's ratio per token of the prefix."""
+
+minimum_prefix_log_ratio = LogRatio("minimum_prefix", _minimum_prefix)
+"""`min_{i<t} d_i + d_t`, `d_1` for the first token: MinPRO's stand-in for the prefix' product (arXiv 2601.22718)."""

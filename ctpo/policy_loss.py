@@ -15,6 +15,7 @@ from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register
 
 from ctpo.log_ratios import mask_bits, masked
 from ctpo.methods import METHODS, Method, MethodError
+from ctpo.methods.custom import CUSTOM
 from ctpo.objectives import Surrogate, clipped_surrogate
 
 PREFIX = "ctpo/"
@@ -27,11 +28,12 @@ class LossObserver(Protocol):
 
 
 class MethodLoss:
-    """One method with verl's policy-loss signature."""
+    """One method with verl's policy-loss signature; None stands for the user's own, which has no defaults."""
 
-    def __init__(self, default: Method):
+    def __init__(self, default: Method | None):
         self.default = default
-        self.__name__ = self.__qualname__ = PREFIX + default.name
+        self._name = CUSTOM if default is None else default.name
+        self.__name__ = self.__qualname__ = PREFIX + self._name
 
     def __call__(
         self,
@@ -81,8 +83,10 @@ class MethodLoss:
     def _method(self, config: Any) -> Method:
         configured: Method | None = getattr(config, "resolved_method", None)
         if configured is None:
+            if self.default is None:
+                raise MethodError(f"{self.__name__!r} needs a MethodActorConfig whose method names an import_path")
             return self.default
-        if configured.name != self.default.name:
+        if configured.name != self._name:
             raise MethodError(
                 f"actor.policy_loss.loss_mode is {self.__name__!r} but method.name is {configured.name!r}; "
                 f"set loss_mode to {PREFIX + configured.name!r}"
@@ -125,14 +129,15 @@ def loss_metrics(surrogate: Surrogate, mask: Tensor) -> dict[str, float]:
 
 
 def register_policy_losses() -> list[str]:
-    """Register every method with verl as `ctpo/<method>` and return the names; calling it again changes
-    nothing.
+    """Register every method with verl as `ctpo/<method>` and return their names; calling it again changes nothing.
+
+    `ctpo/custom`, for a user's own method, is registered besides.
 
     Raises:
         RuntimeError: another loss already has one of the names.
     """
-    for method in METHODS.values():
-        name = PREFIX + method.name
+    for method_name, method in [*METHODS.items(), (CUSTOM, None)]:
+        name = PREFIX + method_name
         taken = POLICY_LOSS_REGISTRY.get(name)
         if taken is None:
             register_policy_loss(name)(MethodLoss(method))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ctpo import position_moments as pm
-from ctpo.objectives import clip_candidates
 from ctpo.position_moments import Layout, Moments
+from ctpo.surrogates.terms import clip_candidates
 
 _SLOTS = 131_072
 _MAX_ROWS = 255  # flags are counted in bytes
@@ -147,7 +147,8 @@ class Staging:
         token = self._values[1, rows, pm.BYTES :]
         token.copy_(log_ratio)
         token[:, 1:] -= log_ratio[:, :-1]
-        token *= self._codes[rows, pm.BYTES :] & 1
+        # Minus zero, which a product with 0 can be, would be counted as a negative number.
+        token.mul_(self._codes[rows, pm.BYTES :] & 1).add_(0.0)
 
     def take(self, positions: Moments | None) -> Sums:
         """Sum what has been placed, and empty the buffer. `rows` must not be 0.

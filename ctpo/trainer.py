@@ -24,7 +24,9 @@ from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from ctpo import checkpoints
+from ctpo.actor_config import method_from_config
 from ctpo.best_checkpoint import drop_future_best, keep_if_best
+from ctpo.calibration import Calibration, calibration_metrics
 from ctpo.position_stats import PositionStats
 from ctpo.records import RunDirectory
 from ctpo.records.progress import set_phase
@@ -52,6 +54,7 @@ class RecordingTrainer(PPOTrainerSync):
         self._step_metrics: dict[str, Any] = {}
         self._step_batch: Any = None
         self._position_stats: PositionStats | None = None
+        self._calibration = Calibration.of(method_from_config(config.method), config.method.position_stats.max_position)
         self._step_started = 0.0
 
     # ------------------------------------------------------------------ wiring
@@ -124,6 +127,8 @@ class RecordingTrainer(PPOTrainerSync):
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         record = self.global_steps % self.config.records.position_stats_every == 0
         self.actor_rollout_wg.record_position_stats(record)
+        if self._calibration is not None and (deviations := self._calibration.deviations) is not None:
+            self.actor_rollout_wg.calibrate_window(deviations)
         batch = super()._update_actor(batch, metrics)
         if record:
             stats = merge_ranks(self.actor_rollout_wg.take_position_stats())
@@ -132,7 +137,9 @@ class RecordingTrainer(PPOTrainerSync):
                 "aggregation": self.config.actor_rollout_ref.actor.loss_agg_mode,
             }
             self.records.write_position_stats(self.global_steps, stats.to_arrays(), meta)
-            metrics.update(position_metrics(stats))
+            if self._calibration is not None:
+                self._calibration.learn(stats.positions)
+            metrics.update(position_metrics(stats) | calibration_metrics(self._calibration))
             self._position_stats = stats
         return batch
 
@@ -157,6 +164,8 @@ class RecordingTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         step, trainer = self.global_steps, self.config.trainer
         self.records.begin_training(step)
+        if self._calibration is not None:
+            self._calibration.replay(self.records)
         drop_future_best(self._checkpoints, step)
         plan = checkpoints.resume_plan(
             step, self.records.last_step(), trainer.test_freq, self.total_training_steps, trainer.val_before_train

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensordict import TensorDict
+from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
@@ -77,6 +78,11 @@ class RecordingActorWorker(ActorRolloutRefWorker):
         if not self.actor.engine.is_mp_src_rank_with_outputs():
             return None
         return self.actor.recorder.stats.to_arrays()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def calibrate_window(self, deviations: Tensor) -> None:
+        """Clip by these standard deviations of `log rho_t` from now on, float32 `[positions]`."""
+        self._actor_config.calibrate(deviations.to(get_device_name()))
 
     def _empty_stats(self) -> PositionStats:
         layout = self._actor_config.position_stats

@@ -23,6 +23,7 @@ def register() -> None:
     """Register all resolvers (idempotent)."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
     OmegaConf.register_new_resolver("package_dir", lambda: str(PROJECT_ROOT / "ctpo"), replace=True)
+    OmegaConf.register_new_resolver("working_dir", os.getcwd, replace=True)
     OmegaConf.register_new_resolver(
         "verl_config_dir", lambda: str(package_dir("verl") / "trainer" / "config"), replace=True
     )

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,6 +193,12 @@ class RunDirectory:
         content: dict[str, Any] = {META_KEY: np.array(text), **arrays}
         write_whole(path, lambda file: np.savez_compressed(file, **content))
         return path
+
+    def position_stats(self) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays of every recorded step, in the order of steps."""
+        files = {step_of(path): path for path in self.path.glob("position_stats/step_*")}
+        for step in sorted(step for step in files if step is not None):
+            yield read_position_stats(files[step])[0]
 
     def write_samples(self, benchmark: str, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
         """One row per evaluated sample, keys `SAMPLE_FIELDS` (`step` is filled in); returns the file's path.

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ctpo.theory.checks import all_checks
+from ctpo.theory.family import family_rows, family_text
+from ctpo.theory.groups import group_rows, groups_statement, groups_text
 from ctpo.theory.statements import square_root_law, statements, variance_counterexamples
-from ctpo.theory.study import Problem, against_horizon, against_off_policyness, against_window, measure
+from ctpo.theory.study import BATCH, Problem, against_horizon, against_off_policyness, against_window, measure
 from ctpo.theory.tables import checks_text, table_1_text, walk_rows, winners_text, write_csv
 
 VOCABULARY, HORIZON = 3, 6
@@ -43,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{table_1_text(table_1)}\n",
         flush=True,
     )
+    groups = group_rows(problems, KL)
+    print(
+        f"The advantage of practice, over groups of G responses: mean squared error of {BATCH} responses, no\n"
+        f"clipping, at the gradient's length\n{groups_text(groups)}\n"
+    )
+    family = family_rows(problems, KL)
+    print(
+        "Every method, its window scaled to 1.5 deviations of its log-ratio; at the gradient's length\n"
+        f"{family_text(family)}\n",
+        flush=True,
+    )
     off_policyness = against_off_policyness(seeds, LEVELS, VOCABULARY, HORIZON)
     horizon = against_horizon(seeds, HORIZONS, VOCABULARY, KL_PER_TOKEN)
     window = against_window(seeds, WINDOWS, KL, (VOCABULARY, HORIZON))
@@ -56,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"Exponent b of std(log rho_t) = sigma t^b, simulated; `exact` from the closed form\n{walk_text}\n")
     for sentence in [
         *statements(table_1, horizon, window),
+        groups_statement(groups),
         variance_counterexamples(100),
         square_root_law(problems, (0.01, 0.1, 1.0)),
     ]:
@@ -66,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "theory_horizon": horizon,
         "theory_window": window,
         "theory_random_walk": walks,
+        "theory_groups": groups,
+        "theory_methods": family,
     }
     for name, rows in files.items():
         write_csv(options.out / f"{name}.csv", rows)

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from ctpo.log_ratios import cumulative_log_ratio
+from ctpo.methods import METHODS
 from ctpo.theory.advantages import outcome_advantage, token_advantage
 from ctpo.theory.estimators import (
     method_coefficients,
@@ -57,6 +58,7 @@ def all_checks() -> list[Check]:
         Check("Prop. 2 (i): Var(rho_seq) > Var(rho_t), = if no later state differs (rationals)", _strictness(200), 0.0),
         Check("Prop. 2 (ii): Var(rho_t) = prod(1 + chi2_k) - 1 for independent ratios", _product_formula(), 1e-10),
         *_limits(),
+        Check("a finite group keeps the expectation's direction, 0/1 rewards, deviation or not", _groups(), 1e-12),
         Check("through the sum, on policy: token k's gradient is multiplied by T - k + 1", _through_the_sum(), 1e-12),
     ]
 
@@ -167,4 +169,21 @@ def _through_the_sum() -> float:
         found = moments(pair, [through_the_sum_coefficients(pair, advantages)])[0].means
         factors = np.arange(tree.horizon, 0, -1)[:, None]
         worst = max(worst, float(np.abs(found - factors * target_gradient(pair, advantages)).max()))
+    return worst
+
+
+def _groups() -> float:
+    # Here, for that module prints with `tables`, which prints checks.
+    from ctpo.theory.groups import group_moments
+
+    worst, generator = 0.0, np.random.default_rng(0)
+    pair = random_pair(Tabular(TokenTree(3, 4)), generator)
+    rewards = verifiable_reward(pair.tree, generator)
+    for method in (METHODS["ctpo"], METHODS["grpo"], without_clipping(cumulative_log_ratio)):
+        found = method_coefficients(method, pair, outcome_advantage(pair, rewards))
+        direction = moments(pair, [found])[0].mean
+        for size, std_normalised in ((2, False), (2, True), (8, False), (8, True)):
+            mean = group_moments(pair, rewards, method, size, std_normalised=std_normalised).mean
+            along = mean @ direction / (direction @ direction)
+            worst = max(worst, float(np.abs(mean / along - direction).max()))
     return worst

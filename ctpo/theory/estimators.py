@@ -57,18 +57,24 @@ def standardised_window(ratio: LogRatio, pair: PolicyPair, deviations: float, po
     For the cumulative ratio it grows as `t**power`, fitted by least squares to the exact standard deviations.
     Fixed thresholds made for thousands of tokens would clip nothing or everything of a handful.
     """
+    spread, tokens = log_ratio_deviations(ratio, pair)
+    if ratio is not cumulative_log_ratio:
+        width = deviations * float(np.sqrt(tokens @ spread**2 / tokens.sum()))
+        return LogWindow(-width, width)
+    growth = np.arange(1, len(spread) + 1) ** power
+    scale = deviations * float((growth @ spread) / (growth @ growth))
+    return PositionAdaptiveWindow(scale, scale, power)
+
+
+def log_ratio_deviations(ratio: LogRatio, pair: PolicyPair) -> tuple[FloatArray, FloatArray]:
+    """Standard deviation of a log-ratio at every slot that holds the policy's tokens, and how likely one is there."""
     values = log_ratios(ratio, pair)
     weights = pair.old_probabilities[:, None] * pair.mask
     counts = weights.sum(axis=0)
     shown = counts > 0
     means = (weights * values).sum(axis=0)[shown] / counts[shown]
     variances = (weights[:, shown] * (values[:, shown] - means) ** 2).sum(axis=0) / counts[shown]
-    if ratio is not cumulative_log_ratio:
-        width = deviations * float(np.sqrt(counts[shown] @ variances / counts.sum()))
-        return LogWindow(-width, width)
-    growth = np.arange(1, shown.sum() + 1) ** power
-    scale = deviations * float((growth @ np.sqrt(variances)) / (growth @ growth))
-    return PositionAdaptiveWindow(scale, scale, power)
+    return np.sqrt(variances), counts[shown]
 
 
 @dataclass(frozen=True)

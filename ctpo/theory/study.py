@@ -121,7 +121,7 @@ def measure(problem: Problem, pair: PolicyPair, *, by_position: bool = False, mo
             names.append((THROUGH_THE_SUM, "none"))
             found.append(through_the_sum_coefficients(pair, advantage))
         for (name, clipping), result in zip(names, moments(pair, found), strict=True):
-            settings = _settings(problem, pair) | {"advantage": kind, "estimator": name, "clipping": clipping}
+            settings = problem_settings(problem, pair) | {"advantage": kind, "estimator": name, "clipping": clipping}
             variances = [*result.variances, result.total_variance]
             biases = [*result.biases(target), result.bias(target)]
             slots = [*range(1, pair.tree.horizon + 1), "total"]
@@ -173,7 +173,7 @@ def against_window(seeds: Sequence[int], deviations: Sequence[float], kl: float,
             ]
             for (power, width), result in zip(chosen, moments(pair, found), strict=True):
                 rows.append(
-                    _settings(problem, pair)
+                    problem_settings(problem, pair)
                     | {"advantage": kind, "power": power, "deviations": width, "clip_rate": result.clip_rate}
                     | {"bias": result.bias(target) / norm, "variance": result.total_variance / norm**2}
                     | {"mse_batch": result.mean_squared_error(target, BATCH) / norm**2}
@@ -181,7 +181,7 @@ def against_window(seeds: Sequence[int], deviations: Sequence[float], kl: float,
     return rows
 
 
-def _settings(problem: Problem, pair: PolicyPair) -> Row:
+def problem_settings(problem: Problem, pair: PolicyPair) -> Row:
     tree = pair.tree
     return {
         "seed": problem.seed,

@@ -11,6 +11,8 @@ from experiments.benchmarks.measuring import Row, interleaved, ratio_rows
 
 LENGTH = 8000
 SHAPES = ((1, LENGTH), (8, LENGTH))
+AT_MOST = 1.5
+"""Every method's loss at the larger shape, and CTPO's with statistics at both, as multiples of verl's `vanilla`."""
 
 
 def synthetic_batch(responses: int, length: int) -> dict[str, Tensor]:
@@ -32,6 +34,7 @@ def measure(rounds: int) -> list[Row]:
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 
     from ctpo.actor_config import MethodActorConfig
+    from ctpo.clipping import CalibratedWindow
     from ctpo.methods import METHODS
     from ctpo.policy_loss import register_policy_losses
     from ctpo.position_stats import PositionRecorder, PositionStats
@@ -48,6 +51,7 @@ def measure(rounds: int) -> list[Row]:
                 method={"name": name},
                 policy_loss=PolicyLossConfig(loss_mode=f"ctpo/{name}"),
                 loss_agg_mode=METHODS[name].aggregation,
+                loss_scale_factor=LENGTH,
             )
 
         observed = config_of("ctpo")
@@ -72,9 +76,13 @@ def measure(rounds: int) -> list[Row]:
         plain = FSDPActorConfig(**sizes)
         contenders: dict[str, Callable[[], object]] = {"vanilla": contender("vanilla", "seq-mean-token-mean", plain)}
         for name, method in METHODS.items():
-            contenders[name] = contender(f"ctpo/{name}", method.aggregation, config_of(name))
+            config = config_of(name)
+            if isinstance(method.window, CalibratedWindow):
+                config.calibrate(torch.linspace(0.01, 1.0, length))
+            contenders[name] = contender(f"ctpo/{name}", method.aggregation, config)
         with_stats = "ctpo + position statistics"
         contenders[with_stats] = contender("ctpo/ctpo", METHODS["ctpo"].aggregation, observed)
         times = interleaved(contenders, rounds)
-        rows += ratio_rows(times, "vanilla", f"{responses} x {length}", {with_stats: 1.5})
+        bounded = [with_stats, *(METHODS if (responses, length) == SHAPES[-1] else [])]
+        rows += ratio_rows(times, "vanilla", f"{responses} x {length}", dict.fromkeys(bounded, AT_MOST))
     return rows

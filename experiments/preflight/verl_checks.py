@@ -32,6 +32,7 @@ def problems_of(config: DictConfig, verl_config: Any) -> list[str]:
         found += _refused(config, node, verl_config.omega_conf_to_dataclass)
     found += _model_fields(config.actor_rollout_ref.model)
     if not found:
+        found += _advantages(config)
         found += _refused_by_validator(config, verl_config, reference, critic)
     return found
 
@@ -60,6 +61,19 @@ def _message(node: str, value: DictConfig, error: BaseException) -> str:
         shown = OmegaConf.select(value, f"{owner}.{name}"[len(node) + 1 :])
         return f"{owner}.{name}={shown}: verl has no such field there; remove it or correct its name"
     return f"{node}: verl refuses it: {text}; correct what it names"
+
+
+def _advantages(config: DictConfig) -> Iterator[str]:
+    """The part of a method that is not the actor's business: verl's estimator computes the advantages."""
+    from ctpo.actor_config import method_from_config
+
+    method = method_from_config(config.actor_rollout_ref.actor.method)
+    chosen = config.algorithm.norm_adv_by_std_in_grpo
+    if chosen != method.std_normalised:
+        yield (
+            f"algorithm.norm_adv_by_std_in_grpo={chosen}: method {method.name} is defined with "
+            f"{method.std_normalised}; leave the field to the method"
+        )
 
 
 def _model_fields(model: DictConfig) -> Iterator[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tests.unit.ctpo.naive_family import FAMILY, Response
+
 
 @dataclass
 class NaiveToken:
@@ -18,9 +20,6 @@ class NaiveToken:
     d: float
     cumulative: float
     log_ratio: float
-    low: float
-    high: float
-    ceiling: float
     objective: float
     slope: float
     clipped_high: bool
@@ -78,9 +77,6 @@ def naive_response(name: str, d: list[float], advantages: list[float], mask: lis
                 d=increments[t - 1],
                 cumulative=sum(increments[:t]),
                 log_ratio=log_ratio,
-                low=low,
-                high=high,
-                ceiling=ceiling,
                 objective=objective,
                 slope=0.0 if flat else ratio * advantage,
                 clipped_high=clipped_high,
@@ -89,6 +85,32 @@ def naive_response(name: str, d: list[float], advantages: list[float], mask: lis
             )
         )
     return tokens
+
+
+def naive_relative(
+    name: str, d: list[float], advantages: list[float], mask: list[int], log_prob: list[float], old: list[float]
+) -> list[NaiveToken]:
+    """As `naive_response`, for the methods of `naive_family`."""
+    columns = [j for j, m in enumerate(mask) if m]
+    increments = [max(-20.0, min(20.0, d[j])) for j in columns]
+    if not columns:
+        return []
+    response = Response(increments, *([values[j] for j in columns] for values in (advantages, log_prob, old)))
+    return [
+        NaiveToken(
+            column=column,
+            position=t,
+            d=increments[t - 1],
+            cumulative=sum(increments[:t]),
+            log_ratio=found.log_ratio,
+            objective=found.objective,
+            slope=found.slope,
+            clipped_high=found.clipped_high,
+            clipped_low=found.clipped_low,
+            dual_clipped=found.dual_clipped,
+        )
+        for t, (column, found) in enumerate(zip(columns, FAMILY[name](response), strict=True), start=1)
+    ]
 
 
 def random_mask(generator: torch.Generator, batch: int, length: int) -> Tensor:
@@ -114,9 +136,10 @@ class Batch:
 
     def naive(self, name: str) -> list[list[NaiveToken]]:
         """`naive_response` of every row, in float64."""
-        d = (self.log_prob.detach().double() - self.old_log_prob.double()).tolist()
-        rows = zip(d, self.advantages.double().tolist(), self.mask.int().tolist(), strict=True)
-        return [naive_response(name, *row) for row in rows]
+        new, old = self.log_prob.detach().double(), self.old_log_prob.double()
+        tensors = (new - old, self.advantages.double(), self.mask.int(), new, old)
+        rows = zip(*(tensor.tolist() for tensor in tensors), strict=True)
+        return [naive_relative(name, *row) if name in FAMILY else naive_response(name, *row[:3]) for row in rows]
 
 
 def random_batch(

@@ -175,6 +175,8 @@ def test_without_token_log_ratios_they_are_the_differences_of_the_cumulative_one
     data.add_to(given)
     derived.update(data.log_ratio, data.advantages, data.mask)
     assert torch.equal(given.count, derived.count)
+    assert torch.equal(given.histogram.sum(-1), derived.histogram.sum(-1))
+    assert derived.histogram.min() == 0
     for attribute in ("token_mean", "token_std"):
         torch.testing.assert_close(
             getattr(given.positions, attribute),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctpo.methods import METHODS, configure
 from ctpo.records.identity import flatten
-from experiments import resolvers
+from experiments import preflight, resolvers
 from experiments.preflight.validators import started
 
 CONFIGS = Path(__file__).resolve().parents[3] / "experiments" / "configs"
@@ -26,16 +27,22 @@ def choices(folder: Path) -> list[str]:
 MODELS = choices(CONFIGS / "model")
 DATASETS = choices(CONFIGS / "dataset")
 PROFILES = choices(SLURM)
+#: The example stands for a method of the user's own.
+METHOD_CHOICES = [
+    (f"method={name}", *(["method.import_path=experiments.examples.my_ratio:method"] if name == "custom" else []))
+    for name in choices(CONFIGS / "method")
+]
 
 #: All that a method may change. `run.*` and the paths follow from the method's name.
 OWN_FIELDS = {
-    "method.name", "method.window", "method.dual_clip",
+    "method.name", "method.window", "method.dual_clip", "method.rule",
     "actor_rollout_ref.actor.method", "actor_rollout_ref.actor.policy_loss.loss_mode",
-    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.loss_scale_factor",
+    "algorithm.norm_adv_by_std_in_grpo",  # Dr. GRPO divides by no deviation
     "run.method", "run.dir", "trainer.default_local_dir", "trainer.experiment_name",
     "actor_rollout_ref.rollout.trace.experiment_name",
     "algorithm.rollout_correction",  # a choice of the paper's code, not of its text
-    "critic.loss_agg_mode",  # follows the actor's; no method here has a critic
+    "critic.loss_agg_mode", "critic.loss_scale_factor",  # follows the actor's; no method here has a critic
 }  # fmt: skip
 
 
@@ -63,8 +70,12 @@ def own(name: str) -> bool:
     return any(name == field or name.startswith(f"{field}.") for field in OWN_FIELDS)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"ctpo"}))
+#: Composing takes a second: all methods on one model, those that change the most on the others.
+GRID = [("tiny", name) for name in sorted(set(METHODS) - {"ctpo"})]
+GRID += [(model, name) for model in MODELS[1:] for name in ("ctpo_released", "dr_grpo")]
+
+
+@pytest.mark.parametrize(("model", "method"), GRID)
 def test_methods_differ_in_their_own_fields_alone(model: str, method: str) -> None:
     reference, other = (
         resolved(f"model={model}", "method=ctpo"),
@@ -81,7 +92,9 @@ def test_every_method_has_a_config_with_its_own_defaults(method: str) -> None:
     assert isinstance(node, dict)
     node.pop("position_stats")
     assert configure(node.pop("name"), node) == METHODS[method]
-    assert composed(f"method={method}").actor_rollout_ref.actor.loss_agg_mode == METHODS[method].aggregation
+    config = composed(f"method={method}")
+    assert config.actor_rollout_ref.actor.loss_agg_mode == METHODS[method].aggregation
+    assert config.algorithm.norm_adv_by_std_in_grpo == METHODS[method].std_normalised
 
 
 def test_qwen3_4b_is_the_papers_setting() -> None:
@@ -121,15 +134,21 @@ def test_actor_config_instantiates_as_verl_does_it(model: str) -> None:
     assert actor.position_stats.max_position == values.data.max_response_length
 
 
-def test_the_cluster_profile_asks_for_one_whole_node_of_eight_gpus() -> None:
-    resolvers.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("run", overrides=["model=qwen3_4b", "slurm=h100_node"], return_hydra_config=True)
-    launcher = config.hydra.launcher
-    assert launcher._target_.endswith("SlurmLauncher")
-    assert (launcher.nodes, launcher.gpus_per_node, launcher.tasks_per_node) == (1, 8, 1)
-    # Hydra's default of 0 would fail a job at its first time-out instead of requeueing it.
-    assert launcher.max_num_timeout > 0
+def test_a_users_own_method_is_found_in_the_folder_that_the_run_starts_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    example = CONFIGS.parent / "examples" / "my_ratio.py"
+    (tmp_path / "ratio_of_a_user.py").write_text(example.read_text())
+    choice = ("method=custom", "method.import_path=ratio_of_a_user:method", "run.method=mine")
+    config = composed(*choice)
+    assert preflight.check_request(config) == []
+    assert config.method.search_path == str(tmp_path)
+    assert config.run.dir.endswith("default/tiny/mine/seed0")
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == "ctpo/custom"
+    (problem,) = preflight.check_request(composed("method=custom", "method.import_path=nobodys:method"))
+    assert "no module 'nobodys'" in problem
 
 
 def test_a_sweep_file_names_its_grid() -> None:
@@ -150,8 +169,7 @@ def refused(*requests: tuple[str, ...]) -> dict[tuple[str, ...], list[str]]:
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_method_on_every_model_and_dataset_passes_verls_validators(model: str, dataset: str) -> None:
-    methods = choices(CONFIGS / "method")
-    assert refused(*((f"method={method}", f"model={model}", f"dataset={dataset}") for method in methods)) == {}
+    assert refused(*((*method, f"model={model}", f"dataset={dataset}") for method in METHOD_CHOICES)) == {}
 
 
 @pytest.mark.timeout(600)

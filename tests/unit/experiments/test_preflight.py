@@ -36,6 +36,8 @@ WRONG = [
     ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode"),
     ("run.preflight=perhaps", "run.preflight=perhaps"),
     ("preflight=perhaps", "run.preflight=perhaps"),
+    ("algorithm.norm_adv_by_std_in_grpo=false", "method ctpo is defined with True"),
+    ("method=custom", "method.import_path: missing; name your file's method"),
     ("+actor_rollout_ref.rollout.foo=3", "actor_rollout_ref.rollout.foo=3: verl has no such field"),
     ("+actor_rollout_ref.actor.policy_loss.zip=1", "actor_rollout_ref.actor.policy_loss.zip=1: verl has no such field"),
     ("+actor_rollout_ref.model.lora_rang=3", "actor_rollout_ref.model.lora_rang=3: verl has no such field"),

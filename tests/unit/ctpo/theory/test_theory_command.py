@@ -14,6 +14,7 @@ from ctpo.theory.tables import median, table_1_text, write_csv
 
 Output = pytest.CaptureFixture[str]
 FILES = {"table1", "theory_off_policyness", "theory_horizon", "theory_window", "theory_random_walk"}
+FILES |= {"theory_groups", "theory_methods"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_the_last_line_is_the_verdict_and_a_failed_check_is_an_error(
     monkeypatch.setattr(command, "all_checks", lambda: failing)
     assert command.main(["--out", str(tmp_path), "--problems", "1"]) == 1
     printed = capsys.readouterr().out
-    assert printed.strip().splitlines()[-1].startswith("FAILED: 1 of 2 checks hold; 5 CSV files")
+    assert printed.strip().splitlines()[-1].startswith("FAILED: 1 of 2 checks hold; 7 CSV files")
     assert "FAIL   5.0e-01" in printed
 
 
@@ -72,7 +73,7 @@ def test_bad_arguments_are_one_line(tmp_path: Path, capsys: Output) -> None:
 
 def test_every_claim_is_checked_and_holds() -> None:
     checks = all_checks()
-    assert len(checks) == 8
+    assert len(checks) == 9
     assert all(check.holds for check in checks), checks
 
 

@@ -1,0 +1,91 @@
+"""DPPO's surrogates (arXiv 2602.04879): a token is dropped where its own probability moved too far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ctpo.log_ratios import masked
+from ctpo.surrogates.terms import Terms, Tokens, exceeds, guarded_ratio, probabilities, signs
+
+GRADIENT = "min(rho, max_ratio) A where kept, else 0"
+CLIPPED = "dropped tokens: A > 0 and the probability rose too far (high), A < 0 and it fell too far (low)"
+
+
+def _check(rule: BinaryTVMask | BinaryKLMask) -> None:
+    for name in ("low", "high"):
+        if not 0.0 <= getattr(rule, name) < math.inf:
+            raise ValueError(f"rule: {name}={getattr(rule, name)} must be finite and at least 0 (a divergence)")
+    if not 1.0 <= rule.max_ratio < math.inf:
+        raise ValueError(f"rule: max_ratio={rule.max_ratio} must be finite and at least 1")
+
+
+def masked_terms(tokens: Tokens, rises: Tensor, falls: Tensor, max_ratio: float = math.inf) -> Terms:
+    """`min(rho, max_ratio) A` for all tokens but those where `rises` (A > 0) or `falls` (A < 0) is positive."""
+    positive, negative = signs(tokens.advantages)
+    zero = rises.new_zeros(())
+    high, low = exceeds(rises.mul_(positive), zero), exceeds(falls.mul_(negative), zero)
+    weight = guarded_ratio(tokens.log_ratio, math.log(max_ratio)).mul_(tokens.advantages)
+    weight.masked_fill_(high | low, 0.0)
+    return Terms(weight, weight, high, low)
+
+
+@dataclass(frozen=True)
+class BinaryTVMask:
+    """`min(rho, max_ratio) A` where the token's binary total variation, `|pi - pi_old|`, stays within bounds.
+
+    Dropped: A > 0 and `pi - pi_old > high`; A < 0 and `pi_old - pi > low`.
+    """
+
+    low: float = 0.15
+    high: float = 0.15
+    max_ratio: float = 20.0
+
+    formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where |pi - pi_old| exceeds its bound away from 1"
+    gradient: ClassVar[str] = GRADIENT
+    clipped: ClassVar[str] = CLIPPED
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __call__(self, tokens: Tokens) -> Terms:
+        new, old = probabilities(tokens)
+        moved = new.sub_(old)
+        return masked_terms(tokens, moved - self.high, -moved - self.low, self.max_ratio)
+
+
+@dataclass(frozen=True)
+class BinaryKLMask:
+    """`min(rho, max_ratio) A` where the token's binary `KL(pi_old || pi)` stays within bounds.
+
+    Binary: of the two-way choice between this token and all others. Dropped: A > 0, `pi > pi_old` and KL above
+    `high`; A < 0, `pi < pi_old` and KL above `low`.
+    """
+
+    low: float = 0.05
+    high: float = 0.05
+    max_ratio: float = 20.0
+
+    formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where KL(pi_old || pi) of the token exceeds its bound"
+    gradient: ClassVar[str] = GRADIENT
+    clipped: ClassVar[str] = CLIPPED
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __call__(self, tokens: Tokens) -> Terms:
+        new, old = probabilities(tokens)
+        # The others' probability, from the log-probability: 1 - pi has no digits left where pi is near 1.
+        rest, old_rest = (
+            masked(log_prob, tokens.bits).expm1().neg_().clamp_(min=1e-8, max=1.0)
+            for log_prob in (tokens.log_prob, tokens.old_log_prob)
+        )
+        divergence = (old_rest / rest).log_().mul_(old_rest).sub_(old * tokens.increments)
+        direction = torch.sign(new.sub_(old))
+        rises = (divergence - self.high).mul_(direction.clamp(min=0.0))
+        falls = (divergence - self.low).mul_(direction.neg_().clamp_(min=0.0))
+        return masked_terms(tokens, rises, falls, self.max_ratio)
