@@ -38,6 +38,8 @@ def visible_gpus() -> int:
 
 def _hardware(config: DictConfig) -> Iterator[str]:
     wanted = config.trainer.n_gpus_per_node
+    if config.slurm.submits:
+        return  # it trains on another machine, which is checked when the job starts there
     if config.trainer.device != "cpu" and visible_gpus() < wanted:
         yield (
             f"trainer.n_gpus_per_node={wanted}: this machine has {visible_gpus()} NVIDIA GPUs for "

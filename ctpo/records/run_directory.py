@@ -110,6 +110,17 @@ class RunDirectory:
         set_phase(self.path, state)
         self._release()
 
+    def is_busy(self) -> bool:
+        """Whether a live process trains into the directory (False on a file system without locks)."""
+        if not self.path.is_dir():
+            return False
+        try:
+            self._acquire()
+        except RunDirectoryBusy:
+            return True
+        self._release()
+        return False
+
     def _acquire(self) -> None:
         descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
