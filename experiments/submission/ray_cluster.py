@@ -129,6 +129,7 @@ def _wait_for_nodes(address: str, wanted: int, node: subprocess.Popen[bytes]) ->
         finally:
             ray.shutdown()
         if joined >= wanted:
+            print(f"{joined} tasks are one Ray cluster at {address}", flush=True)
             return
         if time.monotonic() > end:
             raise RayClusterError(f"{joined} of {wanted} tasks joined the Ray cluster within {MEETING_S} s")
