@@ -173,6 +173,7 @@ class RecordingTrainer(PPOTrainerSync):
     def _write_checkpoint(self, row: dict[str, Any]) -> None:
         checkpoints.prepare_save(self._checkpoints, self.global_steps, row)
         super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
+        checkpoints.seal(self._checkpoints, self.global_steps)
         self._saved_step = self.global_steps
         checkpoints.remove_old(self._checkpoints, self.config.trainer.max_actor_ckpt_to_keep)
 
