@@ -12,7 +12,7 @@ from ctpo.records.progress import read_progress
 
 from .conftest import PROJECT, Sweep, slurm, state, wait_until
 
-HELD = "slurm.sbatch.hold=true"
+HELD = "+slurm.sbatch.hold=true"
 
 
 @pytest.mark.timeout(300)
@@ -58,11 +58,11 @@ def test_what_slurm_refuses_is_not_half_submitted(new_sweep: Callable[..., Sweep
 
 @pytest.mark.timeout(600)
 def test_a_job_is_submitted_once_however_often_and_from_wherever(new_sweep: Callable[..., Sweep]) -> None:
-    sweep = new_sweep("slurm=cpu_local", "method=ctpo,grpo", HELD)
+    sweep = new_sweep("slurm=cpu_local", "method=gspo,ctpo_fixed", HELD)
     shown = sweep.submit("--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "#SBATCH --hold" in shown.stdout
-    assert "method: ctpo" in shown.stdout
+    assert "method: gspo" in shown.stdout
     assert "sbatch --test-only: sbatch: Job" in shown.stdout
     assert not list(sweep.root.glob("s/*/*/*/submission.json"))
 
@@ -73,22 +73,19 @@ def test_a_job_is_submitted_once_however_often_and_from_wherever(new_sweep: Call
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(text.strip().splitlines()[-1].split(",")[0] for text in said) == ["0 submitted", "2 submitted"]
-    jobs = {method: sweep.job(method) for method in ("ctpo", "grpo")}
-    assert slurm("squeue", "-h", "-n", "s-tiny-ctpo-seed0,s-tiny-grpo-seed0", "-o", "%i").split() == sorted(
-        jobs.values(), key=int, reverse=True
-    ) or set(slurm("squeue", "-h", "-n", "s-tiny-ctpo-seed0,s-tiny-grpo-seed0", "-o", "%i").split()) == set(
-        jobs.values()
-    )
+    jobs = {method: sweep.job(method) for method in ("gspo", "ctpo_fixed")}
+    queued = slurm("squeue", "-h", "-n", "s-tiny-gspo-seed0,s-tiny-ctpo_fixed-seed0", "-o", "%i").split()
+    assert sorted(queued) == sorted(jobs.values())
 
     changed = sweep.submit("actor_rollout_ref.actor.optim.lr=1e-5")
     assert changed.returncode == 2
-    assert f"scancel {jobs['ctpo']}" in changed.stderr
-    slurm("scancel", jobs["grpo"])
-    wait_until(lambda: not state(jobs["grpo"]), 30, lambda: slurm("squeue"))
+    assert f"scancel {jobs['gspo']}" in changed.stderr
+    slurm("scancel", jobs["ctpo_fixed"])
+    wait_until(lambda: not state(jobs["ctpo_fixed"]), 30, lambda: slurm("squeue"))
     again = sweep.submit()
     assert "1 submitted, 1 left as they are" in again.stdout
-    assert sweep.job("ctpo") == jobs["ctpo"]
-    assert sweep.job("grpo") != jobs["grpo"]
+    assert sweep.job("gspo") == jobs["gspo"]
+    assert sweep.job("ctpo_fixed") != jobs["ctpo_fixed"]
 
 
 @pytest.mark.timeout(300)
