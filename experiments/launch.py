@@ -88,7 +88,7 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
             # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
             _run_verl(OmegaConf.create(resolved(config)))
         except Stopped as stop:
-            message = _last_line(stop).removeprefix(f"{type(stop).__name__}: ")
+            message = _last_line(stop).rpartition("Stopped: ")[2]  # before it Ray puts the trainer's traceback
             records.finish("interrupted", error=message)
             raise Stopped(message) from None
         except BaseException as error:

@@ -69,18 +69,20 @@ class Signals:
 class TrainingJob:
     """One run as a job. Pickled when submitted; called in each of the job's tasks, at each of its starts.
 
-    `config`: the composed configuration, interpolations unresolved, as plain containers. `grace_s`: how long before
-    its time limit the job has its signal. `tasks`: more than one makes a Ray cluster of them.
+    `config`: the composed configuration, interpolations unresolved, as plain containers. `limit_s`: the job's time
+    limit; `grace_s`: how long before it the job has its signal. `tasks`: more than one makes a Ray cluster of them.
     """
 
     config: dict[str, Any]
     run: str
+    limit_s: float
     grace_s: float
     tasks: int = 1
     signals: Signals = field(default_factory=Signals)
 
     def __call__(self) -> str:
         self.signals.listen()
+        self._began = time.monotonic()
         environment = submitit.JobEnvironment()
         print(f"job {environment.job_id} on {environment.hostname}: {self.run}")
         print(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
@@ -108,8 +110,7 @@ class TrainingJob:
         run = RunDirectory(self.run)
         self._wait_until_free(run)
         clear_stop(run.path)
-        process = start_training(config)
-        code = self._watch(process, run)
+        code = self._watch(start_training(config), run)
         if self.tasks == 1:
             end_leftovers(run.path)
         clear_stop(run.path)
@@ -117,15 +118,11 @@ class TrainingJob:
             return "finished"
         if code == USAGE:
             raise JobFailed(f"{run.path}: the request was refused; the reason is above and in the run's status")
-        if run.state is None:
-            set_phase(run.path, f"{REFUSED}the training process ended with code {code} before it had begun")
-            raise JobFailed(f"{run.path}: the training process ended with code {code} before it had begun")
         if code != STOPPED:
             self._record_death(run, code)
         if self.signals.terminate is not None:
-            self._wait_for_the_end()
-        if code != STOPPED and self.signals.user is None:
-            self._give_up_without_progress(run)
+            self._wait_for_the_end(environment)
+        self._give_up_without_progress(run, Path(config.trainer.default_local_dir))
         self._queue_again(environment)
         return "queued again"
 
@@ -140,6 +137,8 @@ class TrainingJob:
         """The training process' exit code; on the user signal it is asked to stop, at the end of the grace killed."""
         asked = False
         while (code := process.poll()) is None:
+            if self.signals.terminate is not None:
+                process.terminate()
             if self.signals.user is not None and not asked:
                 asked = True
                 print("asked to save and stop", flush=True)
@@ -147,9 +146,6 @@ class TrainingJob:
             if self.signals.user is not None and time.monotonic() - self.signals.user > self._patience():
                 print("not saved in time; it continues from its last checkpoint", flush=True)
                 process.kill()
-                process.wait()
-                RunDirectory(run.path).finish("interrupted", "its time was up before the step had ended")
-                return STOPPED
             time.sleep(POLL_S)
         return code
 
@@ -158,15 +154,29 @@ class TrainingJob:
 
     def _record_death(self, run: RunDirectory, code: int) -> None:
         """A process that was killed could not write how it ended."""
-        if self.signals.terminate is not None:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        if run.state is None:
+            if self.signals.user is None and self.signals.terminate is None:
+                set_phase(run.path, f"{REFUSED}the training process {how} before it had begun")
+                raise JobFailed(f"{run.path}: the training process {how} before it had begun")
+        elif self.signals.terminate is not None:
             run.finish("interrupted", "the job was ended from outside (SIGTERM)")
+        elif self.signals.user is not None and self._at_its_limit():
+            run.finish("failed", "the time limit came before a step had ended; give it more time (slurm.timeout_min)")
+        elif self.signals.user is not None:
+            run.finish("interrupted", "told to make room, and killed because the step had not ended in time")
         elif run.state not in ("failed", "interrupted"):
-            how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            run.finish("failed", f"the training process was {how}" if code < 0 else f"the training process {how}")
+            run.finish("failed", f"the training process {how}")
 
-    def _give_up_without_progress(self, run: RunDirectory) -> None:
+    def _at_its_limit(self) -> bool:
+        # Slurm may send the signal a minute and a half early.
+        return time.monotonic() - self._began > self.limit_s - self.grace_s - 90
+
+    def _give_up_without_progress(self, run: RunDirectory, checkpoints: Path) -> None:
+        if run.state != "failed":
+            return
         manifest, submission = run.manifest(), read_submission(run.path)
-        step = repair_tracker(Path(manifest["config"]["trainer"]["default_local_dir"]))
+        step = repair_tracker(checkpoints)
         deaths = deaths_without_progress(manifest, step, submission.submitted if submission else "")
         print(f"died ({deaths} of {MAX_DEATHS} times from step {step}): {manifest['error']}", flush=True)
         if deaths >= MAX_DEATHS:
@@ -180,10 +190,12 @@ class TrainingJob:
         environment._requeue(0)  # submitit's word for it on either executor; ends the job
         sys.exit(-1)
 
-    def _wait_for_the_end(self) -> None:
-        # An exit code of our own would make the cluster take a pre-empted job for a failed one.
-        print("ended from outside; waiting for the cluster's last word", flush=True)
-        time.sleep(600)
+    def _wait_for_the_end(self, environment: Any) -> None:
+        if environment.cluster == "slurm":
+            # An exit code of our own would make Slurm take a pre-empted job for a failed one.
+            print("ended from outside; waiting for Slurm's last word", flush=True)
+            time.sleep(600)
+        raise JobFailed(f"{self.run}: the job was ended from outside")
 
 
 def start_training(config: DictConfig) -> subprocess.Popen[bytes]:

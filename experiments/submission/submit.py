@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -150,11 +150,8 @@ def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, st
     records = RunDirectory(run.directory)
     state = records.state
     if state is not None:
-        recorded = records.manifest()["config"]
-        wanted = OmegaConf.create(run.wanted)
-        for field in FILLED_IN:
-            OmegaConf.update(wanted, field, OmegaConf.select(OmegaConf.create(recorded), field))
-        records.check_config(resolved(wanted))
+        recorded = OmegaConf.create(records.manifest()["config"])
+        records.check_config(_filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
     if state == "finished":
         return _with(run, "skip", "finished", submission)
     if submission is not None and submission.job_id in alive:
@@ -175,17 +172,20 @@ def _with(run: PlannedRun, action: str, why: str, submission: Submission | None)
 
 def requested(config: DictConfig) -> dict[str, Any]:
     """`config` resolved before it is prepared: what is filled in later stands as its own name."""
+    return _filled_in(config, {field: f"<{field}>" for field in FILLED_IN})
+
+
+def _filled_in(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
     config = config.copy()
-    with open_dict(config):
-        for field in FILLED_IN:
-            if OmegaConf.is_missing(OmegaConf.select(config, field.rpartition(".")[0]), field.rpartition(".")[2]):
-                OmegaConf.update(config, field, f"<{field}>")
+    for field, value in values.items():
+        OmegaConf.update(config, field, value)
     return resolved(config)
 
 
 def _work(run: PlannedRun, profile: Profile) -> TrainingJob:
     plain: dict[str, Any] = OmegaConf.to_container(run.config, resolve=False)  # type: ignore[assignment]
-    return TrainingJob(plain, str(run.directory), profile.signal_delay_s, profile.tasks)
+    limit_s, grace_s = 60 * profile.timeout_min, profile.signal_delay_s
+    return TrainingJob(plain, str(run.directory), limit_s, grace_s, profile.tasks)
 
 
 def _note(request: Request, job_id: str, plan: Sequence[PlannedRun], job_ids: dict[Path, str]) -> None:

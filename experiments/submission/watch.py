@@ -29,6 +29,7 @@ def watch(runs: Sequence[Path], executor: str) -> int:
             if not alive:
                 break
             time.sleep(POLL_S)
+    console.print()
     finished = sum(RunDirectory(run).state == "finished" for run in runs)
     print(f"{finished} of {len(runs)} runs finished")
     return 0 if finished == len(runs) else 1

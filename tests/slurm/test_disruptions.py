@@ -170,9 +170,11 @@ def test_two_tasks_of_a_job_train_as_one_ray_cluster(new_sweep: Callable[..., Sw
     sweep = new_sweep(
         "slurm=cpu_local", "slurm.nodes=1", "slurm.tasks_per_node=2", "slurm.cpus_per_task=1", "trainer.nnodes=2",
         "slurm.mem_gb=16", "trainer.total_training_steps=1", "trainer.test_freq=-1", "trainer.save_freq=-1",
-        "trainer.val_before_train=false",
+        "trainer.val_before_train=false", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
     )  # fmt: skip
-    assert sweep.submit().returncode == 0
+    submitted = sweep.submit()
+    assert submitted.returncode == 0, submitted.stderr
     job = sweep.job("ctpo")
     wait_until(lambda: not state(job), PATIENCE_S, lambda: sweep.output(job))
     assert manifest(sweep.run("ctpo"))["state"] == "finished", sweep.output(job)

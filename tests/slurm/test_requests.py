@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from ctpo.records.progress import read_progress
 from .conftest import PROJECT, Sweep, slurm, state, wait_until
 
 HELD = "+slurm.sbatch.hold=true"
+
+
+def patience(seconds: float) -> float:
+    """So long on a machine that does nothing else; more where others compute as well."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.mark.timeout(300)
@@ -34,7 +40,7 @@ def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(new_sweep: Cal
         assert phase.startswith("refused: trainer.n_gpus_per_node=8: this machine has 0 NVIDIA GPUs")
         record = slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ElapsedRaw")
         assert record.startswith("FAILED|"), record
-        assert int(record.split("|")[1]) <= 30, f"{job}: failed, but only after {record} s"
+        assert int(record.split("|")[1]) <= patience(30), f"{job}: failed, but only after {record} s"
 
 
 @pytest.mark.timeout(300)
@@ -116,5 +122,5 @@ def test_a_run_without_its_data_fails_soon_and_says_why(new_sweep: Callable[...,
     phase = read_progress(sweep.run("ctpo")).phase
     assert phase.startswith("refused: ")
     assert "/no/such.parquet" in phase
-    assert took < 30
+    assert took < patience(30)
     assert "1 submitted" in sweep.submit().stdout, "a failed run is tried again when a person asks"
