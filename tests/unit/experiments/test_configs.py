@@ -182,17 +182,6 @@ def test_fewer_problems_than_a_batch_are_refused(tmp_path: Path) -> None:
     assert any("data.train_batch_size=16: the training data has 15 problems" in problem for problem in found)
 
 
-def test_the_cluster_profile_asks_for_one_whole_node_of_eight_gpus() -> None:
-    resolvers.register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("run", overrides=["model=qwen3_4b", "slurm=h100_node"], return_hydra_config=True)
-    launcher = config.hydra.launcher
-    assert launcher._target_.endswith("SlurmLauncher")
-    assert (launcher.nodes, launcher.gpus_per_node, launcher.tasks_per_node) == (1, 8, 1)
-    # Hydra's default of 0 would fail a job at its first time-out instead of requeueing it.
-    assert launcher.max_num_timeout > 0
-
-
 def test_a_sweep_file_names_its_grid() -> None:
     resolvers.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
