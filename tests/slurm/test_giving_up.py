@@ -18,9 +18,10 @@ def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[...
     run, job = sweep.run("ctpo"), sweep.job("ctpo")
 
     def begun(job: str, attempt: int) -> bool:
-        # The attempt has said in the manifest that it is there; killed before, it would have failed to begin.
-        trains = processes(job, "experiments.submission.training")
-        return bool(trains) and RunDirectory(run).is_busy() and len(manifest(run)["restarts"]) == attempt
+        # The attempt is in the manifest; killed before that, it would have failed to begin.
+        if RunDirectory(run).state != "created" or not processes(job, "experiments.submission.training"):
+            return False
+        return len(manifest(run)["restarts"]) == attempt
 
     wait_until(lambda: begun(job, 0), 120, lambda: sweep.output(job))
     slurm("scancel", job)
@@ -33,7 +34,6 @@ def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[...
         wait_until(lambda death=death, job=job: begun(job, 1 + death), 180, lambda: sweep.output(job))
         assert restarts(job) == death
         kill(training_process(job))
-        wait_until(lambda: not RunDirectory(run).is_busy(), 60, lambda: sweep.output(job))
     wait_until(lambda: not state(job), 90, lambda: sweep.output(job))
     assert slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("FAILED")
     record = manifest(run)
