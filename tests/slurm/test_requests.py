@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from ctpo.records.progress import read_progress
+from experiments import prepare, resolvers
 
 from .conftest import PROJECT, Sweep, slurm, state, wait_until
 
 HELD = "+slurm.sbatch.hold=true"
+
+
+def a_model_of_long_context(folder: Path) -> list[str]:
+    """Overrides for the paper's 4B request with a model folder that is here: the tiny one, declaring a long context."""
+    with initialize_config_dir(str(PROJECT / "experiments" / "configs"), version_base="1.3"):
+        resolvers.register()
+        made = prepare.prepare_model(compose("run"))
+    shutil.copytree(made, folder / "model")
+    settings = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 40960}))
+    return ["model=qwen3_4b", "dataset=arithmetic", f"model_spec.path={folder / 'model'}", "model_spec.hub_id=null"]
 
 
 def patience(seconds: float) -> float:
@@ -22,8 +38,12 @@ def patience(seconds: float) -> float:
 
 
 @pytest.mark.timeout(300)
-def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(new_sweep: Callable[..., Sweep]) -> None:
-    sweep = new_sweep("sweeps=main_results", "slurm=h100_node", "model=qwen3_4b", "run.seed=0", "run.sweep=s")
+def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(
+    new_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    sweep = new_sweep(
+        "sweeps=main_results", "slurm=h100_node", "run.seed=0", "run.sweep=s", *a_model_of_long_context(tmp_path)
+    )
     submitted = sweep.submit()
     assert submitted.returncode == 0, submitted.stderr
     assert "3 submitted" in submitted.stdout
@@ -51,8 +71,10 @@ def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(new_sweep: Cal
         ("slurm.partition=nowhere", "invalid partition specified: nowhere"),
     ],
 )
-def test_what_slurm_refuses_is_not_half_submitted(new_sweep: Callable[..., Sweep], override: str, said: str) -> None:
-    sweep = new_sweep("slurm=h100_node", "model=qwen3_4b", "method=ctpo,grpo", override)
+def test_what_slurm_refuses_is_not_half_submitted(
+    new_sweep: Callable[..., Sweep], tmp_path: Path, override: str, said: str
+) -> None:
+    sweep = new_sweep("slurm=h100_node", "method=ctpo,grpo", override, *a_model_of_long_context(tmp_path))
     refused = sweep.submit()
     assert refused.returncode == 2
     assert said in refused.stderr
@@ -108,19 +130,24 @@ def test_an_array_holds_back_what_is_beyond_its_limit(new_sweep: Callable[..., S
 
 
 @pytest.mark.timeout(300)
-def test_a_run_without_its_data_fails_soon_and_says_why(new_sweep: Callable[..., Sweep]) -> None:
+def test_a_run_without_its_data_fails_soon_and_says_why(new_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    data = tmp_path / "such.parquet"
+    data.touch()
     sweep = new_sweep(
-        "slurm=cpu_local", "dataset_spec.kind=parquet", "+dataset_spec.train=/no/such.parquet",
-        "+dataset_spec.test=/no/such.parquet",
-    )  # fmt: skip
-    assert sweep.submit().returncode == 0
+        "slurm=cpu_local", "dataset_spec.kind=parquet", f"+dataset_spec.train={data}", f"+dataset_spec.test={data}"
+    )
+    submitted = sweep.submit(HELD)
+    assert submitted.returncode == 0, submitted.stderr
     job = sweep.job("ctpo")
+    data.unlink()  # it was there when the run was submitted
+    slurm("scontrol", "release", job)
     wait_until(lambda: state(job) != "PENDING", 60, lambda: slurm("squeue"))
     started = time.monotonic()
-    wait_until(lambda: not state(job), 120, lambda: sweep.output(job))
+    wait_until(lambda: not state(job), 300, lambda: sweep.output(job))
     took = time.monotonic() - started
     phase = read_progress(sweep.run("ctpo")).phase
     assert phase.startswith("refused: ")
-    assert "/no/such.parquet" in phase
+    assert str(data) in phase
     assert took < patience(30)
-    assert "1 submitted" in sweep.submit().stdout, "a failed run is tried again when a person asks"
+    data.touch()
+    assert "1 submitted" in sweep.submit(HELD).stdout, "a failed run is tried again when a person asks"
