@@ -159,13 +159,15 @@ class TrainingJob:
             if self.signals.user is None and self.signals.terminate is None:
                 set_phase(run.path, f"{REFUSED}the training process {how} before it had begun")
                 raise JobFailed(f"{run.path}: the training process {how} before it had begun")
+        elif run.state in ("failed", "interrupted"):
+            return  # it did write it
         elif self.signals.terminate is not None:
             run.finish("interrupted", "the job was ended from outside (SIGTERM)")
         elif self.signals.user is not None and self._at_its_limit():
             run.finish("failed", "the time limit came before a step had ended; give it more time (slurm.timeout_min)")
         elif self.signals.user is not None:
             run.finish("interrupted", "told to make room, and killed because the step had not ended in time")
-        elif run.state not in ("failed", "interrupted"):
+        else:
             run.finish("failed", f"the training process {how}")
 
     def _at_its_limit(self) -> bool:
