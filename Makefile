@@ -31,9 +31,18 @@ figures: setup  ## Regenerate every table and figure of SWEEP (default demo) fro
 	$(PY) -m analysis --runs $(RUNS) --sweep $(SWEEP) --out paper_figures
 
 .PHONY: test
-test: setup  ## All tests: unit tests in parallel, then end-to-end tests on real verl, vLLM and the sandbox
+test: setup  ## All tests: unit tests in parallel, then end to end on real verl, vLLM, the sandbox and Slurm (as root)
 	$(PY) -m pytest tests/unit -n 2 -q
 	$(PY) -m pytest tests/e2e -q
+	$(PY) -m pytest tests/slurm -q
+
+.PHONY: slurm-up
+slurm-up:  ## As root: a real Slurm on this machine alone, with accounting and 8 declared GPUs; installs its packages
+	slurm/cluster/up.sh
+
+.PHONY: slurm-down
+slurm-down:  ## End it and its jobs
+	slurm/cluster/down.sh
 
 .PHONY: lint
 lint: setup  ## ruff and mypy

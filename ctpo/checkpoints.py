@@ -2,7 +2,9 @@
 
 verl's layout: `global_step_<n>/{actor/, data.pt}` and a tracker file with the newest n. `actor/` is written first,
 then `data.pt`, then the tracker; this project puts `metrics_row.json` (the step's row, in case the run is killed
-before it logs it) in before all of them.
+before it logs it) in before all of them, and `sealed.json` (every file and its size) after all of them. verl writes in
+place and syncs nothing, so where a node goes down the tracker can name a folder whose files are torn: a folder counts
+only if it is sealed and as its seal says.
 """
 
 from __future__ import annotations
@@ -15,41 +17,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctpo.records.files import write_text
+
 TRACKER = "latest_checkpointed_iteration.txt"
 DRAFT = "metrics_row.json"
+SEAL = "sealed.json"
 _FOLDER = re.compile(r"global_step_(\d+)")
+
+
+def seal(checkpoints: Path, step: int) -> None:
+    """Declare the checkpoint of `step` complete: all of its files are on disk when this returns."""
+    folder = checkpoints / f"global_step_{step}"
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            # Asked of the open file: the size in a network file system's cache may be an old one.
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                sizes[path.relative_to(folder).as_posix()] = os.fstat(file.fileno()).st_size
+    write_text(folder / SEAL, json.dumps(sizes, indent=1))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint was written to its end, and lost nothing since."""
+    try:
+        sizes: dict[str, int] = json.loads((folder / SEAL).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def complete_steps(checkpoints: Path) -> list[int]:
     """Steps whose checkpoint was written to its end, ascending."""
-    found = []
-    for path in checkpoints.glob("global_step_*"):
-        match = _FOLDER.fullmatch(path.name)
-        if match and (path / "data.pt").is_file() and (path / DRAFT).is_file():
-            found.append(int(match.group(1)))
-    return sorted(found)
+    folders = ((_FOLDER.fullmatch(path.name), path) for path in checkpoints.glob("global_step_*"))
+    return sorted(int(match.group(1)) for match, path in folders if match and is_whole(path))
 
 
 def repair_tracker(checkpoints: Path) -> int:
-    """The step that a run resumes from (0: from the start), after mending a torn tracker file.
+    """The step that a run resumes from (0: from the start), after mending what a kill or a crash left.
 
-    verl writes the tracker in place: a run killed at that moment leaves it empty, and every restart would fail. Then
-    the newest complete checkpoint is the one that was being announced.
+    The tracker is believed if it names a whole checkpoint, or one that this project did not write. Else it is torn, or
+    the checkpoint is: then the newest whole one counts.
     """
     tracker = checkpoints / TRACKER
     try:
-        return int(tracker.read_text())
+        named = int(tracker.read_text())
     except FileNotFoundError:
         return 0
     except ValueError:
-        steps = complete_steps(checkpoints)
-        if not steps:
-            tracker.unlink()
-            return 0
-        mended = tracker.with_suffix(".tmp")
-        mended.write_text(str(steps[-1]))
-        os.replace(mended, tracker)
-        return steps[-1]
+        named = None
+    if named is not None:
+        folder = checkpoints / f"global_step_{named}"
+        if is_whole(folder) or (folder.is_dir() and not (folder / DRAFT).exists()):
+            return named
+    steps = [step for step in complete_steps(checkpoints) if named is None or step < named]
+    if not steps:
+        tracker.unlink()
+        return 0
+    write_text(tracker, str(steps[-1]))
+    return steps[-1]
 
 
 def prepare_save(checkpoints: Path, step: int, row: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ any instant resumes with no row lost, doubled or out of step:
 - position statistics of a step are written before its checkpoint, samples before its metrics row;
 - a checkpoint carries a draft of its step's metrics row, because verl saves before it logs: a run killed in
   between gets the row back from the checkpoint;
-- on resume everything newer than the checkpoint is dropped, for it will be made again.
+- on resume everything newer than the checkpoint is dropped, for it will be made again;
+- a run that is asked to stop (`ctpo.records.request_stop`) saves as soon as a step is trained and ends there.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from ctpo.actor_config import method_from_config
 from ctpo.best_checkpoint import drop_future_best, keep_if_best
 from ctpo.calibration import Calibration, calibration_metrics
 from ctpo.position_stats import PositionStats
-from ctpo.records import RunDirectory
+from ctpo.records import RunDirectory, stop_reason
 from ctpo.records.progress import set_phase
 from ctpo.samples import sample_rows
+from ctpo.stopping import Stopped
 from ctpo.wandb_plots import position_plots
 from ctpo.worker import FOLD_FIELD, RecordingActorWorker
 
@@ -56,6 +58,8 @@ class RecordingTrainer(PPOTrainerSync):
         self._position_stats: PositionStats | None = None
         self._calibration = Calibration.of(method_from_config(config.method), config.method.position_stats.max_position)
         self._step_started = 0.0
+        self._saved_step = 0
+        self._logged_row: dict[str, Any] = {}
 
     # ------------------------------------------------------------------ wiring
 
@@ -85,11 +89,26 @@ class RecordingTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ one step
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
+        self._stop_before_step()
         set_phase(self.records.path, "training")
         self._step_metrics = metrics
         self._step_started = time.perf_counter()
         self._step_batch = super().step(metrics, timing_raw)
+        if reason := stop_reason(self.records.path):
+            self._save_checkpoint()  # with the draft of the row that will not be logged any more
+            raise Stopped(f"saved step {self.global_steps} and stopped: {reason}")
         return self._step_batch
+
+    def _stop_before_step(self) -> None:
+        """Asked to stop since the last step was trained: during its evaluation, or before the first one."""
+        reason = stop_reason(self.records.path)
+        if not reason:
+            return
+        trained: int = self.global_steps - 1
+        if trained > self._saved_step:
+            self.global_steps: int = trained
+            self._write_checkpoint(self._logged_row)
+        raise Stopped(f"stopped at step {trained}, which is saved: {reason}")
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         wanted = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
@@ -155,14 +174,20 @@ class RecordingTrainer(PPOTrainerSync):
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         timing = {**self.timing_raw, "step": time.perf_counter() - self._step_started}
         self._compute_metrics(self._step_batch, row, timing, self.global_steps, epoch)
-        checkpoints.prepare_save(self._checkpoints, self.global_steps, _plain(row))
-        super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
-        checkpoints.remove_old(self._checkpoints, self.config.trainer.max_actor_ckpt_to_keep)
+        self._write_checkpoint(_plain(row))
         set_phase(self.records.path, "training")
+
+    def _write_checkpoint(self, row: dict[str, Any]) -> None:
+        checkpoints.prepare_save(self._checkpoints, self.global_steps, row)
+        super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
+        checkpoints.seal(self._checkpoints, self.global_steps)
+        self._saved_step = self.global_steps
+        checkpoints.remove_old(self._checkpoints, self.config.trainer.max_actor_ckpt_to_keep)
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         step, trainer = self.global_steps, self.config.trainer
+        self._saved_step = step
         self.records.begin_training(step)
         if self._calibration is not None:
             self._calibration.replay(self.records)
@@ -212,7 +237,8 @@ class _RecordedTracking:
     def log(self, data: dict[str, Any], step: int) -> None:
         row = {**self._trainer._draft_row, **data}
         self._trainer._draft_row = {}
-        self._trainer.records.append_metrics(step, _plain(row))
+        self._trainer._logged_row = _plain(row)
+        self._trainer.records.append_metrics(step, self._trainer._logged_row)
         wandb, stats = self._tracking.logger.get("wandb"), self._trainer._position_stats
         plots = position_plots(wandb, stats) if wandb is not None and stats is not None else {}
         self._tracking.log(data=row | plots, step=step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
-from ctpo.records import RecordError, RunDirectory
+from ctpo.records import RecordError, RunDirectory, clear_stop
 from ctpo.records.progress import set_phase
+from ctpo.stopping import Stopped
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
 
 #: The last line of a traceback, after the process' name that Ray puts before it.
 FIRST_ERROR = re.compile(r"^(?:\S*\([^)]*\)\S*\s+)?(?P<message>(?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
-# Exit codes: 0 done, 1 the training failed, 2 the request is wrong (nothing was started).
-USAGE = 2
+# Exit codes: 0 done, 1 the training failed, 2 the request is wrong (nothing was started), 3 stopped as asked.
+USAGE, STOPPED = 2, 3
+
+
+class Refused(RuntimeError):
+    """The request is wrong and nothing was started; the message has all problems, one or two lines each."""
 
 
 class RunFailed(RuntimeError):
@@ -31,10 +35,11 @@ class RunFailed(RuntimeError):
 def launch(config: DictConfig) -> None:
     """Check, prepare and train the run that `config` describes.
 
-    A wrong request prints all problems and exits with code 2 before anything starts. A finished run is left
-    alone. A run that was interrupted continues.
+    A finished run is left alone. A run that was interrupted continues.
 
     Raises:
+        Refused: the request is wrong; nothing was started.
+        Stopped: training was asked to end early and did, with its state saved.
         RunFailed: training failed; the run directory has the log.
     """
     _stop_on(preflight.check_request(config))
@@ -59,9 +64,7 @@ def launch(config: DictConfig) -> None:
 
 def _stop_on(problems: list[str]) -> None:
     if problems:
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(USAGE)
+        raise Refused("\n".join(f"error: {problem}" for problem in problems))
 
 
 def _prepare(config: DictConfig) -> None:
@@ -75,7 +78,8 @@ def _prepare(config: DictConfig) -> None:
 
 def _train(config: DictConfig, records: RunDirectory) -> None:
     os.environ.update(environment.for_device(config.trainer.device))
-    os.environ.update(_run_environment(config))
+    os.environ.update(run_environment(config))
+    clear_stop(records.path)
     set_phase(Path(config.run.dir), "starting Ray, verl and vLLM")
     log = Path(config.run.dir) / "run.log"
     before = log.stat().st_size if log.exists() else 0
@@ -83,6 +87,10 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
         try:
             # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
             _run_verl(OmegaConf.create(resolved(config)))
+        except Stopped as stop:
+            message = _last_line(stop).rpartition("Stopped: ")[2]  # before it Ray puts the trainer's traceback
+            records.finish("interrupted", error=message)
+            raise Stopped(message) from None
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             reason = _last_line(error) if interrupted else _reason(error, log, before)
@@ -95,8 +103,11 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
     print(f"finished: {config.run.dir}")
 
 
-def _run_environment(config: DictConfig) -> dict[str, str]:
-    """wandb mirrors the records: offline without a key, one wandb run for a run however often it restarts."""
+def run_environment(config: DictConfig) -> dict[str, str]:
+    """Variables for every process of a run.
+
+    wandb mirrors the records: offline without a key, one wandb run for a run however often it restarts.
+    """
     identity = config.trainer.experiment_name
     variables = {
         environment.RUN_ENV: config.run.dir,

@@ -31,5 +31,8 @@ def register() -> None:
         "cores_each", lambda processes: max(1, len(os.sched_getaffinity(0)) // processes), replace=True
     )
     OmegaConf.register_new_resolver(
+        "variant_of", lambda method, variant: f"{method}-{variant}" if variant else method, replace=True
+    )
+    OmegaConf.register_new_resolver(
         "updates_per_step", lambda prompts, mini, epochs: -(-prompts // max(mini, 1)) * epochs, replace=True
     )

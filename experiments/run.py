@@ -5,6 +5,8 @@ Alone it trains `ctpo` on the tiny model on this machine. ``--help`` lists every
 
 from __future__ import annotations
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -15,10 +17,20 @@ resolvers.register()
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="run")
 def main(config: DictConfig) -> None:
-    from experiments.launch import launch
+    from ctpo.stopping import Stopped
+    from experiments.launch import STOPPED, USAGE, Refused, launch
 
-    launch(config)
+    try:
+        launch(config)
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        sys.exit(USAGE)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":
+    # Hydra has its own options and refuses any other; every other setting here is `name=value` as well.
+    sys.argv[1:] = ["dry_run=true" if argument == "--dry-run" else argument for argument in sys.argv[1:]]
     main()

@@ -7,6 +7,7 @@
     position_stats/          step_<n>.npz, sums over the tokens of a step (`ctpo.position_stats`)
     samples/<benchmark>/     step_<n>.parquet, one row per evaluated sample
     submission.json          the cluster job that was asked to make it, if any
+    stop                     a request to save and end, while there is one
     checkpoints/             the trainer's; not read here
 
 Files are written whole and then renamed, or grow by complete lines, so a reader never sees half a record.
@@ -20,6 +21,7 @@ from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash
 from ctpo.records.reader import FoundRuns, Problem, RunRecord, find_runs
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
 from ctpo.records.samples import SAMPLE_FIELDS
+from ctpo.records.stop_request import clear_stop, request_stop, stop_reason
 from ctpo.records.submission import Submission, read_submission, write_submission
 
 __all__ = [
@@ -33,8 +35,11 @@ __all__ = [
     "RunDirectoryBusy",
     "RunRecord",
     "Submission",
+    "clear_stop",
     "config_hash",
     "find_runs",
     "read_submission",
+    "request_stop",
+    "stop_reason",
     "write_submission",
 ]

@@ -14,6 +14,7 @@ from ctpo.records.files import RecordError, json_safe
 #: it is watched and how it resumes. A run may be continued with other values of these.
 MAY_DIFFER = (
     "actor_rollout_ref.rollout.agent.agent_loop_config_path",
+    "dry_run",
     "hydra",
     "ray_kwargs",
     "run.dir",
@@ -38,6 +39,7 @@ MAY_DIFFER = (
     "trainer.v1.poll_interval_s",
     "trainer.val_before_train",
     "trainer.validation_data_dir",
+    "wait",
 )
 
 

@@ -39,6 +39,17 @@ class RunDirectoryBusy(RecordError):
     """Another live process trains into the directory."""
 
 
+def _locked(descriptor: int) -> bool:
+    """Takes the lock unless another process has it; raises OSError where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
 def step_of(path: Path) -> int | None:
     """The step a record file is of; None for any other file (a temporary one, say)."""
     match = _STEP_FILE.fullmatch(path.name)
@@ -110,13 +121,29 @@ class RunDirectory:
         set_phase(self.path, state)
         self._release()
 
-    def _acquire(self) -> None:
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    def is_busy(self) -> bool:
+        """Whether a live process trains into the directory (False on a file system without locks)."""
+        if not self.path.is_dir():
+            return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._acquire(patience_s=0)
+        except RunDirectoryBusy:
+            return True
+        self._release()
+        return False
+
+    def _acquire(self, patience_s: float = 1.0) -> None:
+        # Patience, because `is_busy` of another process holds the lock for a moment.
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        end = time.monotonic() + patience_s
+        try:
+            while not _locked(descriptor):
+                if time.monotonic() >= end:
+                    raise BlockingIOError(errno.EWOULDBLOCK, "locked")
+                time.sleep(0.05)
         except OSError as error:
             # Any other error: a file system without locks (some Lustre mounts); the run goes on unguarded.
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno == errno.EWOULDBLOCK:
                 os.close(descriptor)
                 raise RunDirectoryBusy(
                     f"run.dir: {self.path} is in use by another training process; wait for it or end it first"

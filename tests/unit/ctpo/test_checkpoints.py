@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ctpo.checkpoints import (
     repair_tracker,
     resume_plan,
     sampling_seed,
+    seal,
 )
 
 PLAN = {"test_freq": 20, "total_steps": 305, "val_before_train": True}
@@ -29,6 +31,7 @@ def save(checkpoints: Path, step: int, *, whole: bool = True) -> None:
     (checkpoints / f"global_step_{step}" / "actor" / "model.pt").write_text(f"weights of {step}")
     if whole:
         (checkpoints / f"global_step_{step}" / "data.pt").write_bytes(b"loader")
+        seal(checkpoints, step)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,48 @@ def test_a_sound_tracker_is_believed_and_a_missing_one_means_the_start(tmp_path:
     save(tmp_path, 20)
     (tmp_path / TRACKER).write_text("20")
     save(tmp_path, 40)  # written, not yet announced
+    assert repair_tracker(tmp_path) == 20
+
+
+def unsealed(folder: Path) -> None:
+    (folder / "sealed.json").unlink()
+
+
+def without_its_loader(folder: Path) -> None:
+    (folder / "data.pt").unlink()
+
+
+def with_cut_weights(folder: Path) -> None:
+    (folder / "actor" / "model.pt").write_text("wei")
+
+
+def with_a_cut_seal(folder: Path) -> None:
+    (folder / "sealed.json").write_text('{"data.pt": 6,')
+
+
+def gone(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("torn", [unsealed, without_its_loader, with_cut_weights, with_a_cut_seal, gone])
+def test_a_torn_checkpoint_is_never_chosen(tmp_path: Path, torn: Callable[[Path], None]) -> None:
+    """A node that goes down can leave a tracker that names a folder of which not everything reached the disk."""
+    for step in (20, 40, 60):
+        save(tmp_path, step)
+    (tmp_path / TRACKER).write_text("60")
+    assert repair_tracker(tmp_path) == 60
+    torn(tmp_path / "global_step_60")
+    assert repair_tracker(tmp_path) == 40
+    assert (tmp_path / TRACKER).read_text() == "40"
+    torn(tmp_path / "global_step_40")
+    torn(tmp_path / "global_step_20")
+    assert repair_tracker(tmp_path) == 0
+    assert not (tmp_path / TRACKER).exists()
+
+
+def test_a_checkpoint_of_another_origin_is_believed(tmp_path: Path) -> None:
+    (tmp_path / "global_step_20" / "actor").mkdir(parents=True)
+    (tmp_path / TRACKER).write_text("20")
     assert repair_tracker(tmp_path) == 20
 
 

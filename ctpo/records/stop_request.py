@@ -1,0 +1,27 @@
+"""``stop``: a request to a training run to save and end at its next safe point. Not a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctpo.records.files import write_text
+
+FILE = "stop"
+
+
+def request_stop(run: Path, reason: str) -> None:
+    """Ask whoever trains into `run` to save and end as soon as it safely can."""
+    write_text(run / FILE, reason)
+
+
+def stop_reason(run: Path) -> str | None:
+    """Why the run was asked to end, None if it was not."""
+    try:
+        return (run / FILE).read_text()
+    except FileNotFoundError:
+        return None
+
+
+def clear_stop(run: Path) -> None:
+    """The request is met, or of an attempt that is over."""
+    (run / FILE).unlink(missing_ok=True)

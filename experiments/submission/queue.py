@@ -1,0 +1,80 @@
+"""What the cluster's own commands say: is there a queue here, which jobs are in it, would it take a request."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+
+import psutil
+
+_TIMEOUT_S = 60
+
+
+class QueueError(RuntimeError):
+    """The cluster cannot be asked, or refuses; the message has its own words."""
+
+
+def has_slurm() -> bool:
+    """Whether this machine has Slurm's commands."""
+    return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
+
+
+def live_jobs(executor: str, job_ids: Iterable[str]) -> dict[str, str]:
+    """State of those of `job_ids` that wait or run, by id, in Slurm's words (`PENDING`, `RUNNING`, ...).
+
+    Raises:
+        QueueError: squeue does not answer. Then nothing is known, and nothing should be submitted.
+    """
+    wanted = set(job_ids)
+    if not wanted:
+        return {}
+    return _live_processes(wanted) if executor == "local" else _squeue(wanted)
+
+
+def _squeue(wanted: set[str]) -> dict[str, str]:
+    main_ids = sorted({job_id.split("_")[0] for job_id in wanted})
+    try:
+        done = _run(["squeue", "--noheader", "--array", "--jobs", ",".join(main_ids), "--format", "%i|%T"])
+    except QueueError as error:
+        if "Invalid job id" in str(error):
+            return {}  # all of them ended so long ago that Slurm forgot them
+        raise
+    states = dict(line.split("|", 1) for line in done.splitlines() if "|" in line)
+    return {job_id: state for job_id, state in states.items() if job_id in wanted}
+
+
+def _live_processes(wanted: set[str]) -> dict[str, str]:
+    """submitit's local executor names a job by the process that controls it."""
+    alive = {}
+    for job_id in wanted:
+        try:
+            if "submitit.local._local" in psutil.Process(int(job_id)).cmdline():
+                alive[job_id] = "RUNNING"
+        except (ValueError, psutil.Error):
+            continue
+    return alive
+
+
+def check_request(script: str) -> str:
+    """What `sbatch --test-only` says to a batch script that it would take.
+
+    Raises:
+        QueueError: it would not.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        return _run(["sbatch", "--test-only", file.name]).strip()
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise QueueError(f"{command[0]} does not answer: {error}") from None
+    said = (done.stderr + done.stdout).strip()
+    if done.returncode:
+        raise QueueError(said or f"{command[0]} ended with code {done.returncode}")
+    return said

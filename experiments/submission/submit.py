@@ -1,0 +1,260 @@
+"""All runs of a sweep as jobs: checked together, submitted all or none, and never twice.
+
+What a run's directory and its newest job say decides: a finished run is skipped, one that waits or runs is left alone,
+any other is submitted. The same call again, or two at once, therefore ends in one job a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from ctpo.records import RecordError, RunDirectory, Submission, config_hash, read_submission, write_submission
+from ctpo.records.manifest import now
+from ctpo.records.progress import set_phase
+from experiments import preflight
+from experiments.launch import USAGE, resolved
+from experiments.submission import executor, queue
+from experiments.submission.executor import Request
+from experiments.submission.job import TrainingJob
+from experiments.submission.profile import Profile, ProfileError, profile_of
+
+#: What `prepare` fills in where a run starts; until then they have no value.
+FILLED_IN = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+
+
+class SubmissionRefused(RuntimeError):
+    """Nothing was submitted; the message has every reason, a line or two each."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the sweep. `wanted`: its resolved configuration; `action`: submit, skip or leave; `why`, and its job."""
+
+    config: DictConfig
+    directory: Path
+    wanted: dict[str, Any]
+    action: str = "submit"
+    why: str = "new"
+    job_id: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.config.trainer.experiment_name)
+
+
+def submit(configs: Sequence[DictConfig]) -> None:
+    """Submit the runs that `configs` describe, print what became of each, and return (`wait=true`: stay and watch).
+
+    Exits with code 2, and every reason, where anything is wrong with any of them; then nothing was submitted.
+    """
+    try:
+        _submit(configs)
+    except SubmissionRefused as refusal:
+        print(refusal, file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _submit(configs: Sequence[DictConfig]) -> None:
+    profile = _checked(configs)
+    root = Path(configs[0].run.root)
+    folder = root / configs[0].run.sweep / ".jobs"
+    if configs[0].dry_run:
+        plan = _planned(configs, profile)
+        _show(profile, plan, folder)
+        return
+    with _only_submitter(root):
+        plan = _planned(configs, profile)
+        chosen = [run for run in plan if run.action == "submit"]
+        requests = [Request(run.name, run.directory, _work(run, profile)) for run in chosen]
+        for script in executor.batch_scripts(profile, folder, requests)[:1] if profile.executor == "slurm" else []:
+            _accepted(script)
+        job_ids: dict[Path, str] = {}
+        try:
+            executor.enqueue(profile, folder, requests, lambda request, job_id: _note(request, job_id, plan, job_ids))
+        except queue.QueueError as error:
+            _print_table(plan, job_ids, profile)
+            raise SubmissionRefused(f"error: {error}\n  the runs with a job above are queued") from None
+    _print_table(plan, job_ids, profile)
+    print(f"{len(job_ids)} submitted, {len(plan) - len(job_ids)} left as they are, of {len(plan)} runs")
+    if configs[0].wait:
+        from experiments.submission.watch import watch
+
+        sys.exit(watch([run.directory for run in plan], profile.executor))
+
+
+def _checked(configs: Sequence[DictConfig]) -> Profile:
+    """The one profile of all runs, after every check that needs no queue."""
+    problems: dict[str, None] = {}  # in order, each once: most problems are of all runs
+    try:
+        profile = profile_of(configs[0])
+    except ProfileError as error:
+        raise SubmissionRefused(f"error: {error}") from None
+    if profile.executor == "slurm" and not queue.has_slurm() and not configs[0].dry_run:
+        problems[
+            f"slurm={profile.profile}: this machine has no Slurm (no sbatch, no squeue).\n"
+            "  Submit from a login node of the cluster, or start a local one with `make slurm-up`."
+        ] = None
+    directories: dict[str, int] = {}
+    for config in configs:
+        problems.update(dict.fromkeys(preflight.check_request(config)))
+        directories[config.run.dir] = directories.get(config.run.dir, 0) + 1
+    for directory, count in directories.items():
+        if count > 1:
+            problems[
+                f"run.dir={directory}: {count} runs of this sweep would share it; tell them apart by run.variant, "
+                "for example run.variant='lr${actor_rollout_ref.actor.optim.lr}'"
+            ] = None
+    if problems:
+        raise SubmissionRefused("\n".join(f"error: {problem}" for problem in problems))
+    return profile
+
+
+def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun]:
+    """What is to be done with each run.
+
+    Raises:
+        SubmissionRefused: a directory holds, or a job is about to make, a run of another configuration.
+    """
+    runs = [PlannedRun(config, Path(config.run.dir), requested(config)) for config in configs]
+    problems, plan = [], []
+    try:
+        submissions = [read_submission(run.directory) for run in runs]
+        ids = [submission.job_id for submission in submissions if submission]
+        has_queue = profile.executor == "local" or queue.has_slurm()
+        alive = queue.live_jobs(profile.executor, ids) if has_queue else {}
+    except (RecordError, queue.QueueError) as error:
+        raise SubmissionRefused(f"error: {error}") from None
+    for run, submission in zip(runs, submissions, strict=True):
+        try:
+            plan.append(_decided(run, submission, alive))
+        except RecordError as error:
+            problems.append(f"error: {error}")
+    if problems:
+        raise SubmissionRefused("\n".join(problems))
+    return plan
+
+
+def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, str]) -> PlannedRun:
+    records = RunDirectory(run.directory)
+    state = records.state
+    if state is not None:
+        recorded = OmegaConf.create(records.manifest()["config"])
+        records.check_config(_filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
+    if state == "finished":
+        return _with(run, "skip", "finished", submission)
+    if submission is not None and submission.job_id in alive:
+        if submission.config_hash != config_hash(run.wanted):
+            raise RecordError(
+                f"run.dir={run.directory}: job {submission.job_id} of other settings is {alive[submission.job_id]} for "
+                f"it; end it first (scancel {submission.job_id}), or choose another run.sweep"
+            )
+        return _with(run, "leave", alive[submission.job_id].lower(), submission)
+    if records.is_busy():
+        return _with(run, "leave", "training, not as a job", None)
+    return _with(run, "submit", "new" if state is None else f"continues ({state})", None)
+
+
+def _with(run: PlannedRun, action: str, why: str, submission: Submission | None) -> PlannedRun:
+    return PlannedRun(run.config, run.directory, run.wanted, action, why, submission.job_id if submission else "")
+
+
+def requested(config: DictConfig) -> dict[str, Any]:
+    """`config` resolved before it is prepared: what is filled in later stands as its own name."""
+    return _filled_in(config, {field: f"<{field}>" for field in FILLED_IN})
+
+
+def _filled_in(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
+    config = config.copy()
+    for field, value in values.items():
+        OmegaConf.update(config, field, value)
+    return resolved(config)
+
+
+def _work(run: PlannedRun, profile: Profile) -> TrainingJob:
+    plain: dict[str, Any] = OmegaConf.to_container(run.config, resolve=False)  # type: ignore[assignment]
+    limit_s, grace_s = 60 * profile.timeout_min, profile.signal_delay_s
+    return TrainingJob(plain, str(run.directory), limit_s, grace_s, profile.tasks)
+
+
+def _note(request: Request, job_id: str, plan: Sequence[PlannedRun], job_ids: dict[Path, str]) -> None:
+    run = next(run for run in plan if run.directory == request.directory)
+    submission = Submission(job_id, str(run.config.slurm.profile), now(), config_hash(run.wanted))
+    write_submission(request.directory, submission)
+    set_phase(request.directory, "submitted")
+    job_ids[request.directory] = job_id
+
+
+@contextlib.contextmanager
+def _only_submitter(root: Path) -> Iterator[None]:
+    """One submitter at a time below `root`; the next one then sees what the first has submitted."""
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o664)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                print(f"another submission is under way below {root}; waiting for it", file=sys.stderr)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            else:
+                print(f"warning: {root} is on a file system without locks; submit from one place", file=sys.stderr)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _accepted(script: str) -> str:
+    try:
+        return queue.check_request(script)
+    except queue.QueueError as error:
+        asked = "\n".join(f"  {line}" for line in script.splitlines() if line.startswith("#SBATCH"))
+        raise SubmissionRefused(
+            f"error: Slurm refuses the request; nothing was submitted. It says:\n  {error}\nAsked for:\n{asked}\n"
+            "Change it with slurm.<field>=..., for example slurm.partition=NAME slurm.gpus_per_node=8"
+        ) from None
+
+
+def _show(profile: Profile, plan: Sequence[PlannedRun], folder: Path) -> None:
+    """The dry run: every request and configuration, and what Slurm would say; nothing is submitted."""
+    chosen = [run for run in plan if run.action == "submit"]
+    requests = [Request(run.name, run.directory, _work(run, profile)) for run in chosen]
+    for run in plan:
+        print(f"# ---- {run.name}: {run.action} ({run.why}): {run.directory}")
+        print(OmegaConf.to_yaml(OmegaConf.create(run.wanted), sort_keys=True), end="")
+    scripts = executor.batch_scripts(profile, folder, requests) if profile.executor == "slurm" else []
+    for script in scripts:
+        print(f"# ---- sbatch\n{script}", end="")
+    if scripts and queue.has_slurm():
+        for script in dict.fromkeys(scripts):
+            print(f"# sbatch --test-only: {_accepted(script)}")
+    elif scripts:
+        print("# this machine has no Slurm, so nobody was asked whether it would take these requests")
+    _print_table(plan, {}, profile)
+    print(f"dry run: {len(chosen)} of {len(plan)} runs would be submitted; nothing was")
+
+
+def _print_table(plan: Sequence[PlannedRun], job_ids: dict[Path, str], profile: Profile) -> None:
+    table = Table(title=f"slurm={profile.profile}", title_justify="left")
+    for column in ("job", "what", "why", "run directory"):
+        table.add_column(column, overflow="fold")
+    for run in plan:
+        job = job_ids.get(run.directory)
+        what = "submitted" if job else run.action
+        table.add_row(job or run.job_id or "-", what, run.why, _short(run.directory))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

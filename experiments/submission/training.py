@@ -1,0 +1,48 @@
+"""The training process of a job: ``python -m experiments.submission.training < configuration.json``.
+
+A process of its own, so that whatever kills it is seen and answered by the job that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from omegaconf import OmegaConf
+
+from ctpo.records import RunDirectory
+from ctpo.records.progress import set_phase
+from ctpo.stopping import Stopped
+from experiments import resolvers
+from experiments.launch import STOPPED, USAGE, Refused, launch
+
+#: Before the reason, in the phase of a run that was refused: there is no manifest yet that could hold it.
+REFUSED = "refused: "
+
+
+def main() -> int:
+    """Train; returns an exit code of `experiments.launch`."""
+    resolvers.register()
+    config = OmegaConf.create(json.load(sys.stdin))
+    run = RunDirectory(config.run.dir)
+    try:
+        launch(config)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return STOPPED
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        set_phase(run.path, REFUSED + str(refusal).removeprefix("error: "))
+        return USAGE
+    except Exception as error:
+        traceback.print_exc()
+        if run.state is None:  # it ended before there was a run
+            set_phase(run.path, f"{REFUSED}{type(error).__name__}: {error}")
+            return USAGE
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

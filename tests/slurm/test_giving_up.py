@@ -1,0 +1,42 @@
+"""When a job does not come back: a person ended it, or it died three times from one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ctpo.records import RunDirectory
+
+from .conftest import Sweep, kill, manifest, processes, restarts, slurm, state, training_process, wait_until
+
+
+@pytest.mark.timeout(900)
+def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[..., Sweep]) -> None:
+    sweep = new_sweep("slurm=cpu_local")
+    assert sweep.submit().returncode == 0
+    run, job = sweep.run("ctpo"), sweep.job("ctpo")
+
+    def begun(job: str, attempt: int) -> bool:
+        # The attempt is in the manifest; killed before that, it would have failed to begin.
+        if RunDirectory(run).state != "created" or not processes(job, "experiments.submission.training"):
+            return False
+        return len(manifest(run)["restarts"]) == attempt
+
+    wait_until(lambda: begun(job, 0), 120, lambda: sweep.output(job))
+    slurm("scancel", job)
+    wait_until(lambda: not state(job), 60, lambda: slurm("squeue"))
+    assert slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("CANCELLED")
+
+    assert "continues" in sweep.submit().stdout
+    job = sweep.job("ctpo")
+    for death in range(3):
+        wait_until(lambda death=death, job=job: begun(job, 1 + death), 180, lambda: sweep.output(job))
+        assert restarts(job) == death
+        kill(training_process(job))
+    wait_until(lambda: not state(job), 90, lambda: sweep.output(job))
+    assert slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("FAILED")
+    record = manifest(run)
+    assert record["state"] == "failed"
+    assert "died 3 times in a row after step 0 without reaching the next checkpoint" in record["error"]
+    assert "the training process was killed by signal 9" in record["error"]
