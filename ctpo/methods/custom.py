@@ -40,7 +40,7 @@ def load(import_path: str | None, search_path: str | None = None) -> Method:
     Raises:
         MethodError: no such module or attribute, a module that fails to load, or an attribute that is no `Method`.
     """
-    if not import_path or import_path == "???":  # OmegaConf's mark of a value that must be given
+    if not import_path:
         raise MethodError(f"{_FIELD}: missing; name your file's method, for example {_FIELD}=my_ratio:method")
     module_name, colon, attribute = str(import_path).partition(":")
     if not (colon and attribute and module_name):
