@@ -10,7 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments import resolvers
 
@@ -46,14 +46,14 @@ def composed_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
-            fixed = [item.input_line for item in parsed if not item.is_sweep_override()]
+            fixed = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
             given = {item.get_key_element() for item in parsed}
             sweeper = compose("run", overrides=fixed, return_hydra_config=True).hydra.sweeper
             grid = {name: value for name, value in (sweeper.get("params") or {}).items() if name not in given}
-            points = OmegaConf.to_container(OmegaConf.create(list(sweeper.get("points") or [[]])))
-            swept = [item.input_line for item in parsed if item.is_sweep_override()]
+            points: list[list[str]] = [list(point) for point in sweeper.get("points") or [[]]]
+            swept = [str(item.input_line) for item in parsed if item.is_sweep_override()]
             runs = []
-            for point in points:  # type: ignore[union-attr]
+            for point in points:
                 own = [*(f"{k}={v}" for k, v in grid.items()), *point, *swept]
                 (combinations,) = BasicSweeper.split_arguments(parser.parse_overrides(own), None)
                 runs += [(each, compose("run", overrides=[*fixed, *each])) for each in combinations]

@@ -1,8 +1,8 @@
 """Memory of one GPU, by part, in the two phases that share it: training (FSDP2) and generation (vLLM).
 
 Exact: parameter counts; activations, logits and temporaries, which are traced (`experiments.planner.tracing`). From
-FSDP2's documented behaviour: sharded float32 weights, gradients and Adam moments; parameters outside the layers gathered
-throughout; two layers gathered at a time, a third in transfer. Assumed: context, fragmentation, imbalance
+FSDP2's documented behaviour: sharded float32 weights, gradients and Adam moments; parameters outside the layers
+gathered throughout; two layers gathered at a time, a third in transfer. Assumed: context, fragmentation, imbalance
 (`Assumptions`).
 """
 
@@ -44,9 +44,7 @@ def activation_line(settings: str, *, checkpointing: bool, chunked_logits: bool,
 
     model = empty_model(json.loads(settings), register_attention()).to(torch.float32 if float32 else torch.bfloat16)
     short, long = (
-        trace_step(
-            model, tokens, checkpointing=checkpointing, chunked_logits=chunked_logits, keep_gradients=False
-        )
+        trace_step(model, tokens, checkpointing=checkpointing, chunked_logits=chunked_logits, keep_gradients=False)
         for tokens in _TRACED_AT
     )
     span = _TRACED_AT[1] - _TRACED_AT[0]

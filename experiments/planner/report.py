@@ -38,7 +38,8 @@ def memory_table(plan: Plan) -> Table:
     table.add_row("left", gb(memory.capacity - memory.training), gb(memory.capacity - memory.generating))
     without = plan.without_checkpointing
     table.add_row(
-        "total without gradient checkpointing", gb(without.training),
+        "total without gradient checkpointing",
+        gb(without.training),
         "",
     )
     return table

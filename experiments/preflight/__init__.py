@@ -47,5 +47,5 @@ def check_requests(configs: Sequence[DictConfig]) -> list[list[str]]:
 
 
 def check_inputs(config: DictConfig) -> list[str]:
-    """Problems of the prepared model and data against the configuration. Rows are checked where `prepare` reads them."""
+    """Problems of the prepared model and data against the configuration; rows are checked where `prepare` reads."""
     return [*model_folder.folder_problems(config), *data.file_problems(config)]

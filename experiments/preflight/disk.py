@@ -26,7 +26,7 @@ def disk_problems(config: DictConfig) -> Iterator[str]:
     free = shutil.disk_usage(folder).free
     if free + held < needed:
         yield (
-            f"run.root={config.run.root}: {free / 1e9:,.0f} GB are free there, checkpoints can take {needed / 1e9:,.0f} GB "
-            f"(trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the best, one in writing); name "
+            f"run.root={config.run.root}: {free / 1e9:,.0f} GB are free there, checkpoints can take "
+            f"{needed / 1e9:,.0f} GB (trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the best, one in writing); name "
             "a larger disk"
         )

@@ -55,7 +55,7 @@ def _problems(config: DictConfig, folder: Path, field: str, hub_id: str | None) 
         return
     architectures = settings.get("architectures")
     if architectures != [ARCHITECTURE]:
-        yield f"{where}: its architectures are {architectures}, this project trains {ARCHITECTURE}; name such a checkpoint"
+        yield f"{where}: its architectures are {architectures}; name a checkpoint of {ARCHITECTURE}"
         return
     yield from _not_the_published(where, settings, hub_id)
     yield from _context(config, settings)
@@ -119,12 +119,12 @@ def weight_problems(where: str, folder: Path, settings: dict[str, Any]) -> Itera
     wanted = expected_tensors(settings)
     absent = [name for name in wanted if name not in tensors]
     if absent:
-        yield f"{where}: lacks {len(absent)} tensors, first {absent[0]}; the weights are of another model than config.json"
+        yield f"{where}: lacks {len(absent)} tensors, first {absent[0]}; these are not the weights of its config.json"
     for name in wanted:
         if name in tensors and tensors[name] != wanted[name]:
             yield (
-                f"{where}: {name} has shape {tensors[name]}, config.json says {wanted[name]}; the weights are of another "
-                "model than config.json"
+                f"{where}: {name} has shape {tensors[name]}, config.json says {wanted[name]}; these are not the "
+                "weights of its config.json"
             )
             return
 

@@ -46,6 +46,6 @@ def wandb_problems(config: DictConfig) -> Iterator[str]:
             pass
     except OSError as error:
         yield (
-            f"WANDB_BASE_URL={address.geturl()}: cannot be reached from here ({error}); set WANDB_MODE=offline (the run's "
-            "own records are complete without it) or mend the connection"
+            f"WANDB_BASE_URL={address.geturl()}: cannot be reached from here ({error}); set WANDB_MODE=offline (the "
+            "run's own records are complete without it) or mend the connection"
         )

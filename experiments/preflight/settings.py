@@ -69,8 +69,8 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     longest = config.data.max_prompt_length + config.data.max_response_length
     if actor.use_dynamic_bsz and longest > budget * parallel:
         yield (
-            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={budget}: a sequence can reach {longest} tokens and must "
-            f"fit into one micro-batch; use at least {-(-longest // parallel)}"
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={budget}: a sequence can reach {longest} tokens and "
+            f"must fit into one micro-batch; use at least {-(-longest // parallel)}"
         )
     if rollout.max_model_len is not None and longest > rollout.max_model_len:
         yield (

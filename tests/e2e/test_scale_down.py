@@ -1,7 +1,7 @@
 """The paper-scale composition of Qwen3-4B, trained for real with nothing changed but paths, sizes and device.
 
-So FSDP2 in mixed bfloat16, gradient checkpointing, packed sequences, dynamic micro-batches, chunked log-probabilities and
-vLLM in bfloat16 run as they will on eight GPUs, through the same files.
+So FSDP2 in mixed bfloat16, gradient checkpointing, packed sequences, dynamic micro-batches, chunked log-probabilities
+and vLLM in bfloat16 run as they will on eight GPUs, through the same files.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def overrides(path: str) -> list[str]:
 
 
 def unresolved(request: list[str]) -> dict[str, Any]:
-    """The composed fields with references as they are written, so that what follows from a field is not a difference."""
+    """The composed fields with references as they are written: what follows from a field is not a difference."""
     return dict(flatten(OmegaConf.to_container(composed(request), resolve=False)))
 
 

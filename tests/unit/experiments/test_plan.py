@@ -33,7 +33,7 @@ def test_the_tiny_models_settings_are_those_it_is_built_from() -> None:
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(PlanError, match="model_spec.hub_id=a/b: its config.json is not here"):
+    with pytest.raises(PlanError, match=r"model_spec.hub_id=a/b: its config.json is not here"):
         published_settings("a/b")
 
 
@@ -78,9 +78,9 @@ def test_assumptions_can_be_given_and_are_checked() -> None:
     overrides, assume = command.split_assumptions(["model=qwen3_4b", "assume.mfu=0.5"])
     assert overrides == ["model=qwen3_4b"]
     assert assume == Assumptions(mfu=0.5)
-    with pytest.raises(PlanError, match="assume.mfy=1: no such assumption; there are mfu"):
+    with pytest.raises(PlanError, match=r"assume.mfy=1: no such assumption; there are mfu"):
         command.split_assumptions(["assume.mfy=1"])
-    with pytest.raises(PlanError, match="assume.mfu=fast: give a number"):
+    with pytest.raises(PlanError, match=r"assume.mfu=fast: give a number"):
         command.split_assumptions(["assume.mfu=fast"])
 
 

@@ -71,9 +71,7 @@ def predicted(size: Size, checkpointing: bool) -> int:
     settings = size.settings()
     shapes = shapes_of(settings)
     model = empty_model(settings, register_attention()).to(torch.float32)
-    traced = trace_step(
-        model, size.tokens, checkpointing=checkpointing, chunked_logits=False, keep_gradients=True
-    )
+    traced = trace_step(model, size.tokens, checkpointing=checkpointing, chunked_logits=False, keep_gradients=True)
     weights = 4 * shapes.total
     # While the optimizer steps there are gradients, two temporaries of one parameter, and no activations.
     return 3 * weights + max(traced.peak, weights + 2 * 4 * shapes.embedding)

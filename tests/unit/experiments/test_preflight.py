@@ -191,9 +191,7 @@ def folder(tmp_path: Path) -> Path:
 def of_inputs(folder: Path, problems: int = 16) -> list[str]:
     data = folder.parent / "train.parquet"
     pq.write_table(pa.table({"prompt": ["?"] * problems}), data)
-    return preflight.check_inputs(
-        composed([f"actor_rollout_ref.model.path={folder}", f"data.train_files=[{data}]"])
-    )
+    return preflight.check_inputs(composed([f"actor_rollout_ref.model.path={folder}", f"data.train_files=[{data}]"]))
 
 
 def test_a_complete_model_is_in_order(folder: Path) -> None:
