@@ -1,9 +1,11 @@
-"""When a run has died too often to be tried again: pure decisions on its records."""
+"""When a run has died too often to be tried again, from its records alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from ctpo.records import RunDirectory
 
 #: Deaths from one checkpoint, none of which got as far as the next, after which a run is not tried again.
 MAX_DEATHS = 3
@@ -31,3 +33,8 @@ def deaths_without_progress(manifest: Mapping[str, Any], resume_step: int, since
             break
         deaths += end == "failed"
     return deaths
+
+
+def attempts(run: RunDirectory) -> int:
+    """How often the run has begun: got as far as saying so in its manifest."""
+    return 0 if run.state is None else 1 + len(run.manifest()["restarts"])

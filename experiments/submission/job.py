@@ -32,7 +32,7 @@ from ctpo.records.progress import set_phase
 from experiments import resolvers
 from experiments.launch import STOPPED, USAGE
 from experiments.submission import ray_cluster
-from experiments.submission.attempts import MAX_DEATHS, deaths_without_progress
+from experiments.submission.attempts import MAX_DEATHS, attempts, deaths_without_progress
 from experiments.submission.training import REFUSED
 
 #: How long the remains of an earlier attempt may hold the run directory: a node that went down and came back.
@@ -110,6 +110,7 @@ class TrainingJob:
         run = RunDirectory(self.run)
         self._wait_until_free(run)
         clear_stop(run.path)
+        before = attempts(run)
         code = self._watch(start_training(config), run)
         if self.tasks == 1:
             end_leftovers(run.path)
@@ -119,7 +120,7 @@ class TrainingJob:
         if code == USAGE:
             raise JobFailed(f"{run.path}: the request was refused; the reason is above and in the run's status")
         if code != STOPPED:
-            self._record_death(run, code)
+            self._record_death(run, code, began=attempts(run) > before)
         if self.signals.terminate is not None:
             self._wait_for_the_end(environment)
         self._give_up_without_progress(run, Path(config.trainer.default_local_dir))
@@ -152,10 +153,10 @@ class TrainingJob:
     def _patience(self) -> float:
         return max(self.grace_s - REQUEUE_MARGIN_S, self.grace_s / 2)
 
-    def _record_death(self, run: RunDirectory, code: int) -> None:
+    def _record_death(self, run: RunDirectory, code: int, began: bool) -> None:
         """A process that was killed could not write how it ended."""
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        if run.state is None:
+        if not began:
             if self.signals.user is None and self.signals.terminate is None:
                 set_phase(run.path, f"{REFUSED}the training process {how} before it had begun")
                 raise JobFailed(f"{run.path}: the training process {how} before it had begun")

@@ -16,6 +16,7 @@ from ctpo.records.progress import set_phase
 from ctpo.stopping import Stopped
 from experiments import resolvers
 from experiments.launch import STOPPED, USAGE, Refused, launch
+from experiments.submission.attempts import attempts
 
 #: Before the reason, in the phase of a run that was refused: there is no manifest yet that could hold it.
 REFUSED = "refused: "
@@ -26,6 +27,7 @@ def main() -> int:
     resolvers.register()
     config = OmegaConf.create(json.load(sys.stdin))
     run = RunDirectory(config.run.dir)
+    before = attempts(run)
     try:
         launch(config)
     except Stopped as stop:
@@ -37,7 +39,7 @@ def main() -> int:
         return USAGE
     except Exception as error:
         traceback.print_exc()
-        if run.state is None:  # it ended before there was a run
+        if attempts(run) == before:  # it ended before it had begun
             set_phase(run.path, f"{REFUSED}{type(error).__name__}: {error}")
             return USAGE
         return 1
