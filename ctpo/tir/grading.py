@@ -16,8 +16,8 @@ from ctpo.tir.answers import clean, number
 from ctpo.tir.comparing import MAX_ANSWER_CHARS, quick_verdict
 from ctpo.tir.grading_server import EQUAL, READY, RETIRED
 
-CPU_SECONDS = 0.8
-"""Enough for every comparison that was seen to succeed (the slowest took a quarter), and below one second."""
+CPU_SECONDS = 0.6
+"""Over three times what the slowest right answer of 700 took (0.17 s), and a verdict stays well below a second."""
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 2.0

@@ -34,7 +34,7 @@ RECORD_FIELDS = (
 def grade(answer: str | None, gold: str) -> bool:
     """Whether `answer` equals the reference `gold`, as text, number or mathematical object.
 
-    Thread-safe: call it from an executor in asynchronous code. Costs at most the grader's limit (3 CPU s).
+    Thread-safe: call it from an executor in asynchronous code. Costs at most the grader's limit (`CPU_SECONDS`).
     """
     return _shared_grader().equal(answer, gold)
 

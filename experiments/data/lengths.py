@@ -60,7 +60,7 @@ class PromptLengths:
             )
             for prompt in prompts
         ]
-        counts = np.array([len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]])
+        counts = np.array([len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]])
         levels = {"min": 0, "median": 50, "p95": 95, "max": 100}
         return {
             **{name: int(np.percentile(counts, level)) for name, level in levels.items()},
