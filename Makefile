@@ -36,6 +36,7 @@ status: setup  ## Live table of SWEEP's runs (default demo), from run records an
 
 .PHONY: test
 test: setup  ## All tests: unit tests in parallel, then end to end on real verl, vLLM, the sandbox and Slurm (as root)
+	bash requirements/test-packages.sh
 	$(PY) -m pytest tests/unit -n 2 -q
 	$(PY) -m pytest tests/e2e -q
 	$(PY) -m pytest tests/slurm -q

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Growth:
     groups: int
 
 
+@lru_cache(maxsize=64)
 def measure_growth(sums: PositionSums) -> Growth:
     """Everything about the spread of one step's cumulative log-ratio."""
     binned = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width)

@@ -98,7 +98,7 @@ class Sums:
         return Sums(self.sums.sum(1), self.counts.sum(1), self.windows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PositionSums:
     """The sums of one training step, or of several that were pooled.
 

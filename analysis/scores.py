@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,21 +20,21 @@ class Cell:
 
     evaluations: tuple[Evaluation, ...]
 
-    @property
+    @cached_property
     def scores(self) -> FloatArray:
         """Mean score by seed and problem, `[seeds, problems]`."""
         return np.array([evaluation.by_problem for evaluation in self.evaluations])
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """avg@k."""
         return mean_interval(self.scores)
 
-    @property
+    @cached_property
     def pass_at_k(self) -> Interval:
         return mean_interval(np.array([evaluation.passed for evaluation in self.evaluations]))
 
-    @property
+    @cached_property
     def majority_at_k(self) -> Interval:
         return mean_interval(np.array([evaluation.majority for evaluation in self.evaluations]))
 

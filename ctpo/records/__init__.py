@@ -17,7 +17,7 @@ Writers import only the standard library and numpy; pandas, pyarrow and yaml loa
 from __future__ import annotations
 
 from ctpo.records.files import RecordError
-from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash
+from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash, varying_fields
 from ctpo.records.liveness import is_alive
 from ctpo.records.reader import FoundRuns, Problem, RunRecord, WaitingRun, find_runs
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
@@ -44,5 +44,6 @@ __all__ = [
     "read_submission",
     "request_stop",
     "stop_reason",
+    "varying_fields",
     "write_submission",
 ]

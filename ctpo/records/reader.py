@@ -58,6 +58,16 @@ class RunRecord:
         return self.manifest["state"]
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The full resolved config."""
+        return self.manifest["config"]
+
+    @property
+    def algorithm(self) -> str:
+        """The method by its own name; `method`, the folder, can name a variant of it."""
+        return self.config.get("method", {}).get("name") or self.method
+
+    @property
     def commit(self) -> str | None:
         """The git commit the run started from; `+` after it where files had uncommitted changes."""
         git = self.manifest["git"]
