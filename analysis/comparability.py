@@ -14,7 +14,13 @@ from typing import Any
 from ctpo.records import RunRecord, config_hash, varying_fields
 
 #: Fields that say which method a run is of, and where it lies.
-METHOD_FIELDS = ("method.name", "method.import_path", "run.method", "actor_rollout_ref.actor.policy_loss.loss_mode")
+METHOD_FIELDS = (
+    "method.name",
+    "method.import_path",
+    "run.method",
+    "run.variant",
+    "actor_rollout_ref.actor.policy_loss.loss_mode",
+)
 #: Copies of other fields, which interpolation makes in every config.
 _COPIES = ("actor_rollout_ref.actor.method.",)
 _RUN_FIELDS = ("run.sweep", "run.model", "run.seed", *METHOD_FIELDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,9 @@ import numpy as np
 from analysis.comparability import of_other_config
 from analysis.evaluation import Evaluation, load_evaluation
 from analysis.position_sums import PositionSums, pooled
+from analysis.style import METHOD_ORDER
 from ctpo.records import FoundRuns, Problem, RecordError, RunRecord, find_runs
 
-#: Order of methods in legends and tables; others follow by name.
-METHOD_ORDER = ("grpo", "gspo", "ctpo", "ctpo_fixed", "ctpo_released", "full_sequence")
 #: Steps that the paper shows.
 PAPER_STEPS = (50, 100, 150)
 #: Spread of the cumulative log-ratio in the first update, as a share of the others' and by itself,
@@ -28,9 +28,12 @@ class NothingToShow(Exception):
     """A figure or table has no input in this sweep; the message says what is missing."""
 
 
-def method_rank(method: str) -> tuple[int, str]:
-    """Sort key for methods."""
-    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
+def method_rank(method: str) -> tuple[int, list[tuple[float, str]]]:
+    """Sort key for methods: the known ones in order, each followed by its variants, numbers in these by size."""
+    base = method.partition("-")[0]
+    known = METHOD_ORDER.index(base) if base in METHOD_ORDER else len(METHOD_ORDER)
+    parts = re.split(r"(\d+(?:\.\d+)?)", method)
+    return known, [(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)]
 
 
 @dataclass(frozen=True)
