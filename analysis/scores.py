@@ -10,7 +10,7 @@ import numpy as np
 from analysis.evaluation import Evaluation
 from analysis.inputs import NothingToShow, Sweep
 from analysis.statistics.intervals import FloatArray, Interval
-from analysis.statistics.resampling import mean_interval, percentile_interval, problem_bootstrap
+from analysis.statistics.resampling import mean_interval, stratified_interval
 from ctpo.records import RunRecord
 
 
@@ -66,16 +66,11 @@ class FinalScores:
         return next((len(cell.evaluations[0].problem_ids) for cell in cells), 0)
 
     def average(self, method: str) -> Interval | None:
-        """Mean over the benchmarks; None unless the method has all of them."""
+        """Mean over the benchmarks; None unless the method has all of them, for the same number of seeds."""
         cells = self.cells.get(method, {})
-        if len(cells) < len(self.benchmarks):
+        if len(cells) < len(self.benchmarks) or len({len(cell.evaluations) for cell in cells.values()}) != 1:
             return None
-        estimate = float(np.mean([cell.scores.mean() for cell in cells.values()]))
-        if min(cell.scores.shape[1] for cell in cells.values()) < 2:
-            return Interval(*np.array([estimate, np.nan, np.nan]))
-        return percentile_interval(
-            estimate, np.mean([problem_bootstrap(cell.scores) for cell in cells.values()], axis=0)
-        )
+        return stratified_interval([cells[name].scores for name in self.benchmarks])
 
     def pair(self, method: str, other: str) -> tuple[FloatArray, FloatArray] | None:
         """Scores `[seeds, problems]` of both over all benchmarks' problems; None if not comparable."""

@@ -14,8 +14,8 @@ from analysis.tables.differences import p_text
 
 METHODS = ("ctpo_fixed", "ctpo")
 _CAPTION = (
-    "Last row: adaptive minus fixed, paired by problem over all benchmarks' problems, in percentage points; p: two-sided "
-    "sign-flip permutation test over {problems} problems. The paper's Table 3 is of Qwen3-14B."
+    "Last row: adaptive minus fixed, paired by problem over all benchmarks' problems, in percentage points; p: "
+    "two-sided sign-flip permutation test over {problems} problems. The paper's Table 3 is of Qwen3-14B."
 )
 
 
