@@ -46,7 +46,7 @@ def problems_of(sweep: Sweep) -> str:
 def test_every_figure_and_table_of_a_sweep_is_written(sweep: Path, tmp_path: Path, capsys: Run) -> None:
     assert analyse(sweep, tmp_path) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny"):
+    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny", "exponents_tiny"):
         assert {f"{figure}.{suffix}" for suffix in ("pdf", "png", "csv", "md")} <= names
     for table in ("table2_tiny", "table2_differences_tiny", "table3_tiny", "clip_uniformity_tiny", "claims_tiny"):
         assert {f"{table}.{suffix}" for suffix in ("csv", "md", "tex")} <= names
