@@ -48,6 +48,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
             axis.plot(at, [float(growth.free[1].estimate) for growth in one], color=look.colour, lw=0.6, alpha=0.35)
     axis.errorbar(steps, estimate, yerr=bars, fmt=look.marker, color=look.colour, ms=3, elinewidth=0.8)
     axis.set_ylim(min(0.3, 1.1 * estimate.min()), 1.15 * max(0.7, estimate.max()))
+    axis.annotate(r"$\sqrt{t}$", (1.015, 0.5), xycoords=axis.get_yaxis_transform(), va="center", fontsize=7)
     axis.set_xlabel("training step")
     axis.set_ylabel("exponent $b$")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
