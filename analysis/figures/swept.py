@@ -32,7 +32,8 @@ _CAPTION = (
     "{what} Accuracy: avg@k at the reported checkpoint, mean over benchmarks, 95 % interval as in Table 2. The others "
     "are of each variant's last step with position statistics ({steps}), 95 % intervals clustered by prompt: share of "
     "tokens that the run's own window clipped; coefficient of variation of that share over positions (0 is even); "
-    "exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Seeds per variant: "
+    "exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Bars may end outside of the "
+    "panel. Seeds per variant: "
     "{seeds}.{also} Points of one variant are of the same runs; a difference between variants with one seed each is a "
     "difference between training runs."
 )
@@ -133,6 +134,7 @@ def _draw_lines(data: pd.DataFrame, axis: Axis, shown: Sequence[tuple[str, str]]
         panel.set_xticks(values, [f"{value:g}" for value in values])
         panel.set_xlabel(axis.label)
         _finish(panel, quantity, panel.yaxis, panel.axhline)
+        panel.set_ylim(*_limits(data[data["quantity"] == quantity]))
         panel.set_ylabel(label)
     handles = axes[0, 0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
@@ -157,6 +159,7 @@ def _draw_rows(data: pd.DataFrame, variants: Sequence[str], shown: Sequence[tupl
             )
         panel.set_xlabel(label)
         _finish(panel, quantity, panel.xaxis, panel.axvline)
+        panel.set_xlim(*_limits(data[data["quantity"] == quantity]))
     axes[0, 0].set_yticks(range(len(variants)), [style.look(variant).label for variant in variants])
     axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
     return figure
@@ -167,6 +170,16 @@ def _finish(panel: Any, quantity: str, along: Any, line: Any) -> None:
         along.set_major_formatter(style.percent)
     if quantity == "exponent":
         line(0.5, color=style.LIGHT_GREY, lw=1, zorder=0)
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Room for all estimates and for most bars: the interval of two seeds can be wide enough to flatten the rest."""
+    estimates = rows["estimate"]
+    span = max(float(np.ptp(estimates)), 0.25 * float(estimates.abs().max()), 1e-3)
+    low = max(float(np.nanmin([*rows["low"], estimates.min()])), float(estimates.min()) - 1.2 * span)
+    high = min(float(np.nanmax([*rows["high"], estimates.max()])), float(estimates.max()) + 1.2 * span)
+    margin = 0.05 * (high - low) + 1e-4
+    return (max(low - margin, 0.0) if estimates.min() > 0 else low - margin), high + margin
 
 
 def _bars(rows: pd.DataFrame) -> np.ndarray:
