@@ -84,6 +84,13 @@ def swept_axes(runs: Sequence[RunRecord]) -> list[Axis]:
     ]
 
 
+def differ_besides_method(runs: Sequence[RunRecord]) -> list[str]:
+    """Fields outside of `method` in which runs of several methods differ: what a comparison of them also compares."""
+    return sorted(
+        name for name in _varying(runs) if not name.startswith(("method.", *_COPIES)) and name not in METHOD_FIELDS
+    )
+
+
 def _varying(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Varying fields without those that name the run or hold its seed."""
     seeds = [run.seed for run in runs]
@@ -93,7 +100,7 @@ def _varying(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return {
         name: values
         for name, values in varying_fields([run.config for run in runs]).items()
-        if name not in _RUN_FIELDS and values != seeds
+        if name not in _RUN_FIELDS and not name.endswith(".experiment_name") and values != seeds
     }
 
 

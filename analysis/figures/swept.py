@@ -32,10 +32,9 @@ _CAPTION = (
     "{what} Accuracy: avg@k at the reported checkpoint, mean over benchmarks, 95 % interval as in Table 2. The others "
     "are of each variant's last step with position statistics ({steps}), 95 % intervals clustered by prompt: share of "
     "tokens that the run's own window clipped; coefficient of variation of that share over positions (0 is even); "
-    "exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Bars may end outside of the "
-    "panel. Seeds per variant: "
-    "{seeds}.{also} Points of one variant are of the same runs; a difference between variants with one seed each is a "
-    "difference between training runs."
+    "exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Bars may end outside of "
+    "the panel. Seeds per variant: {seeds}.{also} A difference between variants with one seed each is a difference "
+    "between training runs."
 )
 
 

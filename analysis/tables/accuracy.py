@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.artifacts import Artifact, Table
+from analysis.comparability import differ_besides_method
 from analysis.inputs import Sweep, method_rank
 from analysis.reported import Reported, load_reported
 from analysis.scores import FinalScores, final_scores
@@ -110,6 +111,11 @@ def caption(scores: FinalScores, reported: Sequence[Reported]) -> str:
     unknown = sorted({cell.benchmark for cell in reported} - {cell.benchmark for cell in reported if cell.value > 0})
     if unknown:
         sentences.append(f"The paper's numbers on {', '.join(unknown)} could not be recovered.")
+    besides = differ_besides_method(scores.runs)
+    if besides:
+        shown = ", ".join(f"`{name}`" for name in besides[:6])
+        more = f" and {len(besides) - 6} more" if len(besides) > 6 else ""
+        sentences.append(f"Besides `method.*` the recorded configs of these runs differ in {shown}{more}.")
     if not reported:
         sentences.append("The paper reports no numbers for this model.")
     if scores.left_out:

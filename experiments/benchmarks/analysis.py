@@ -62,7 +62,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def timed_analysis(runs: Path, out: Path) -> tuple[float, float]:
-    """Seconds, and peak GiB of the largest process, of `python -m analysis` on the records under `runs`, in a process of its own.
+    """Seconds, and peak GiB of the largest process, of `python -m analysis` on the records under `runs`.
 
     Raises:
         RuntimeError: it failed; its output is in the message.

@@ -130,6 +130,17 @@ def test_the_whole_command_works_on_a_swept_number(tmp_path: Path, capsys: pytes
     assert "written   swept_tiny" in capsys.readouterr().out
 
 
+def test_what_else_differs_between_methods_is_said_under_table_2(tmp_path: Path) -> None:
+    for method, rate in (("ctpo", 1e-3), ("grpo", 5e-3)):
+        config = {
+            "actor": {"lr": rate, "trace": {"experiment_name": f"demo-{method}"}},
+            "method": {"name": method, "window": {"kind": method}},
+        }
+        write_run(tmp_path, method=method, evaluated=(15,), stats_at=(), config=config)
+    caption = accuracy.make(Sweep.load(tmp_path, "demo"), "tiny").caption
+    assert "Besides `method.*` the recorded configs of these runs differ in `actor.lr`." in caption
+
+
 def test_variants_follow_their_method_in_order_of_their_numbers() -> None:
     names = ["mine", "ctpo-p1", "ctpo-p0.25", "grpo-updates16", "grpo-updates4", "ctpo", "ctpo-p0"]
     assert sorted(names, key=method_rank) == [
