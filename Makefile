@@ -30,8 +30,13 @@ demo: setup  ## Train GRPO, GSPO, CTPO and the fixed-clip ablation on a tiny Qwe
 figures: setup  ## Regenerate every table and figure of SWEEP (default demo) from its run records
 	$(PY) -m analysis --runs $(RUNS) --sweep $(SWEEP) --out paper_figures
 
+.PHONY: status
+status: setup  ## Live table of SWEEP's runs (default demo), from run records and Slurm
+	$(PY) experiments/status.py --runs $(RUNS) --sweep $(SWEEP)
+
 .PHONY: test
 test: setup  ## All tests: unit tests in parallel, then end to end on real verl, vLLM, the sandbox and Slurm (as root)
+	bash requirements/test-packages.sh
 	$(PY) -m pytest tests/unit -n 2 -q
 	$(PY) -m pytest tests/e2e -q
 	$(PY) -m pytest tests/slurm -q

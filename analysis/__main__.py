@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow, Sweep
 from analysis.report import html_report
 from analysis.theory import COMMAND, Theory
+from ctpo.records import Problem
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_SWEEP = "demo"
@@ -24,7 +28,7 @@ DEFAULT_SWEEP = "demo"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 if anything was written, 1 if there was nothing to write."""
     options = _parser().parse_args(arguments)
-    sweep = Sweep.load(options.runs, options.sweep, options.steps)
+    sweep = Sweep.load(options.runs, options.sweep, options.steps, options.select_on)
     _print_found(sweep)
     if not sweep.found.runs:
         print(f"error: no run of sweep {options.sweep!r} under {options.runs}; {_known_sweeps(options.runs)}")
@@ -33,18 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made: list[Artifact] = []
     left_out: list[str] = []
     written: list[Path] = []
-    with style.applied():
-        for name, artifact in chain(
-            _artifacts(sweep), _theory_artifacts(options.theory or options.runs.parent / "theory")
-        ):
-            if isinstance(artifact, NothingToShow):
-                left_out.append(f"{name}: {artifact}")
-                print(f"  left out  {left_out[-1]}")
-                continue
-            files = artifact.write(options.out, command)
-            made.append(artifact)
-            written += files
-            print(f"  written   {artifact.name}: {', '.join(path.suffix[1:] for path in files)}")
+    for name, artifact in chain(_artifacts(sweep), _theory_artifacts(options.theory or options.runs.parent / "theory")):
+        if isinstance(artifact, NothingToShow):
+            left_out.append(f"{name}: {artifact}")
+            print(f"  left out  {left_out[-1]}")
+            continue
+        files = artifact.write(options.out, command)
+        made.append(artifact)
+        written += files
+        print(f"  written   {artifact.name}: {', '.join(path.suffix[1:] for path in files)}")
     problems = sweep.found.problems
     for problem in problems:
         print(f"  problem   {problem}")
@@ -80,13 +81,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STEP",
         help="steps to show by position (default: the paper's 50 100 150, or thirds of a shorter run)",
     )
+    parser.add_argument(
+        "--select-on",
+        metavar="BENCHMARK",
+        help="show each run's checkpoint with the best score on this benchmark, which is then not reported "
+        "(default: the last step)",
+    )
     return parser
 
 
 def _command(options: argparse.Namespace) -> str:
     # Folders are left out: the same records give the same files, wherever they lie.
     steps = f" --steps {' '.join(map(str, options.steps))}" if options.steps else ""
-    return f"python -m analysis --sweep {options.sweep}{steps}"
+    select = f" --select-on {options.select_on}" if options.select_on else ""
+    return f"python -m analysis --sweep {options.sweep}{steps}{select}"
 
 
 def _print_found(sweep: Sweep) -> None:
@@ -115,21 +123,42 @@ def _makers(kind: str = "make") -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def _artifacts(sweep: Sweep) -> Iterator[tuple[str, Artifact | NothingToShow]]:
-    for model in sweep.models:
+    """Every figure and table of every model; models side by side, as far as there are processors."""
+    if not sweep.models:
+        return
+    workers = min(len(sweep.models), len(os.sched_getaffinity(0)))
+    if workers == 1:
+        for model in sweep.models:
+            yield from _of_model(sweep, model)[0]
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+        for made, problems in pool.map(_of_model, repeat(sweep), sweep.models):
+            for run in sweep.found.runs:
+                for problem in problems:
+                    if problem.where == run.name:
+                        run.add_problem(problem.kind, problem.message)
+            yield from made
+
+
+def _of_model(sweep: Sweep, model: str) -> tuple[list[tuple[str, Artifact | NothingToShow]], list[Problem]]:
+    made: list[tuple[str, Artifact | NothingToShow]] = []
+    with style.applied():
         for name, make in _makers():
             try:
-                yield name, make(sweep, model)
+                made.append((name, make(sweep, model).drawn()))
             except NothingToShow as reason:
-                yield name, reason
+                made.append((name, reason))
+    return made, sweep.found.problems
 
 
 def _theory_artifacts(folder: Path) -> Iterator[tuple[str, Artifact | NothingToShow]]:
     if not folder.is_dir():
         yield "theory", NothingToShow(f"the theory's folder does not exist; write it with {COMMAND}")
         return
-    for name, make in _makers("make_theory"):
-        for artifact in make(Theory(folder)):
-            yield name, artifact
+    with style.applied():
+        for name, make in _makers("make_theory"):
+            for artifact in make(Theory(folder)):
+                yield name, artifact.drawn() if isinstance(artifact, Artifact) else artifact
 
 
 if __name__ == "__main__":

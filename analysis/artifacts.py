@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,8 +72,8 @@ class Artifact:
         """Writes all its files into `folder`; returns them."""
         folder.mkdir(parents=True, exist_ok=True)
         contents = {"csv": self.data.to_csv(index=False, float_format="%.10g").encode()}
-        if self.figure is not None:
-            contents |= {suffix: self.rendered(suffix) for suffix in ("pdf", "png")}
+        if self.has_picture:
+            contents |= {suffix: self.rendered(suffix) for suffix in _METADATA}
         if self.table is not None:
             contents["tex"] = self.table.latex().encode()
         contents["md"] = self.markdown(command).encode()
@@ -83,15 +83,30 @@ class Artifact:
             paths[-1].write_bytes(content)
         return paths
 
+    @property
+    def has_picture(self) -> bool:
+        """Whether it is a figure."""
+        return self.figure is not None or bool(self._rendered)
+
     def rendered(self, suffix: str) -> bytes:
         """The figure as a file's content, drawn once."""
-        if self.figure is None:
-            raise ValueError(f"{self.name} has no figure")
         if suffix not in self._rendered:
+            if self.figure is None:
+                raise ValueError(f"{self.name} has no figure")
+            if self.figure.get_layout_engine() is not None:
+                # Settled once, not once per format: it is the slowest part of drawing.
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             buffer = BytesIO()
             self.figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
             self._rendered[suffix] = buffer.getvalue()
         return self._rendered[suffix]
+
+    def drawn(self) -> Artifact:
+        """The same with its pictures as bytes alone: what one process can hand to another."""
+        if self.figure is None:
+            return self
+        return replace(self, figure=None, _rendered={suffix: self.rendered(suffix) for suffix in _METADATA})
 
     def markdown(self, command: str) -> str:
         """Title, table, caption and where the numbers come from."""

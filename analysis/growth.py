@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from analysis.position_sums import PositionSums, Sums, Window, histogram_edges
 from analysis.statistics.histograms import robust_scale
-from analysis.statistics.intervals import FloatArray, Interval
+from analysis.statistics.intervals import FloatArray, Interval, t_interval, wider
 from analysis.statistics.jackknife import delete_group_jackknife
 from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
 
@@ -38,8 +40,12 @@ class Growth:
     groups: int
 
 
+@lru_cache(maxsize=64)
 def measure_growth(sums: PositionSums) -> Growth:
-    """Everything about the spread of one step's cumulative log-ratio."""
+    """Everything about the spread of one step's cumulative log-ratio.
+
+    Intervals are clustered by prompt; of several seeds, by seed where that is wider. So are all in this module.
+    """
     binned = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width)
     bins = sums.bins
     filled = bins.count > 1
@@ -48,9 +54,13 @@ def measure_growth(sums: PositionSums) -> Growth:
     std = delete_group_jackknife(bins.std, without.std, sizes)
     fits = np.array([_fits(without[group], binned) for group in range(len(sizes))]).reshape(-1, 3)
     whole = np.array(_fits(bins, binned))
+    seeds = [measure_growth(seed) for seed in sums.seeds]
+    by_seed = np.array([[seed.sigma.estimate, seed.free[0].estimate, seed.free[1].estimate] for seed in seeds])
     sigma, free_sigma, exponent = (
-        delete_group_jackknife(whole[column], fits[:, column], sizes.sum(1)) for column in range(3)
+        wider(delete_group_jackknife(whole[column], fits[:, column], sizes.sum(1)), by_seed.reshape(-1, 3)[:, column])
+        for column in range(3)
     )
+    std = wider(std, np.array([seed.bins.std for seed in sums.seeds]))
     return Growth(
         binned.centres[filled],
         (weights / sums.bin_width)[filled],
@@ -69,6 +79,7 @@ def clip_rates(sums: PositionSums, window: Window, side: str = "both") -> Interv
     filled = bins.count > 1
     without, sizes = leave_one_out(sums)
     rate = delete_group_jackknife(bins.clip_rate(window, side), without.clip_rate(window, side), sizes)
+    rate = wider(rate, np.array([seed.bins.clip_rate(window, side) for seed in sums.seeds]))
     estimate, low, high = rate.clipped(0.0, 1.0)
     return Interval(estimate[filled], low[filled], high[filled])
 
@@ -83,7 +94,10 @@ def uniformity(sums: PositionSums, window: Window) -> tuple[Interval, Interval]:
     without, sizes = leave_one_out(sums)
     positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
     whole, parts = (_unevenness(cells, window, positions) for cells in (sums.bins, without))
-    slope, variation = (delete_group_jackknife(one, many, sizes.sum(1)) for one, many in zip(whole, parts, strict=True))
+    seeds = np.array([_unevenness(seed.bins, window, positions) for seed in sums.seeds]).reshape(-1, 2)
+    slope, variation = (
+        wider(delete_group_jackknife(whole[index], parts[index], sizes.sum(1)), seeds[:, index]) for index in range(2)
+    )
     return slope, variation
 
 
@@ -91,18 +105,20 @@ def overall_rate(sums: PositionSums, window: Window) -> Interval:
     """Share of all tokens clipped under `window`."""
     without, sizes = leave_one_out(sums)
     whole, parts = (_overall_rate(cells, window) for cells in (sums.bins, without))
-    return delete_group_jackknife(whole, parts, sizes.sum(1)).clipped(0.0, 1.0)
+    seeds = np.array([_overall_rate(seed.bins, window) for seed in sums.seeds])
+    return wider(delete_group_jackknife(whole, parts, sizes.sum(1)), seeds).clipped(0.0, 1.0)
 
 
 def flatness_difference(sums: PositionSums, window: Window, other: Window) -> Interval:
     """Coefficient of variation of the clip rate under `window` minus that under `other`."""
     without, sizes = leave_one_out(sums)
     positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
-    whole, parts = (
-        _unevenness(cells, window, positions)[1] - _unevenness(cells, other, positions)[1]
-        for cells in (sums.bins, without)
-    )
-    return delete_group_jackknife(whole, parts, sizes.sum(1))
+
+    def difference(cells: Sums) -> FloatArray:
+        return _unevenness(cells, window, positions)[1] - _unevenness(cells, other, positions)[1]
+
+    seeds = np.array([difference(seed.bins) for seed in sums.seeds])
+    return wider(delete_group_jackknife(difference(sums.bins), difference(without), sizes.sum(1)), seeds)
 
 
 def _overall_rate(cells: Sums, window: Window) -> FloatArray:
@@ -119,6 +135,26 @@ def _unevenness(cells: Sums, window: Window, positions: FloatArray) -> tuple[Flo
         slope = 100 * (weights * centred * rate).sum(-1) / (weights * centred**2).sum(-1)
         variation = np.sqrt((weights * (rate - mean) ** 2).sum(-1)) / mean[..., 0]
     return slope, variation
+
+
+#: Consecutive groups of steps whose means count as independent: neighbouring steps do not.
+STEP_BATCHES = 5
+
+
+def exponent_over_steps(by_seed: Sequence[Sequence[Growth]]) -> Interval:
+    """Mean exponent over the steps of all seeds (`by_seed[seed][step]`), with steps and seeds as units.
+
+    Of several seeds the seeds are the units; of one, batches of consecutive steps, whose scatter holds that of
+    the prompts as well. NaN bounds where there are too few steps.
+    """
+    exponents = [np.array([float(growth.free[1].estimate) for growth in growths]) for growths in by_seed]
+    means = np.array([np.nanmean(one) if np.isfinite(one).any() else np.nan for one in exponents])
+    estimate = float(np.mean(means))
+    if len(means) > 1:
+        return t_interval(estimate, means)
+    found = exponents[0][np.isfinite(exponents[0])]
+    batches = [batch.mean() for batch in np.array_split(found, STEP_BATCHES)] if len(found) >= STEP_BATCHES else []
+    return t_interval(estimate, np.array(batches))
 
 
 def leave_one_out(sums: PositionSums) -> tuple[Sums, FloatArray]:

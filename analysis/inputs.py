@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from analysis.comparability import of_other_config
 from analysis.evaluation import Evaluation, load_evaluation
 from analysis.position_sums import PositionSums, pooled
-from ctpo.records import FoundRuns, RecordError, RunRecord, find_runs
+from analysis.style import METHOD_ORDER
+from ctpo.records import FoundRuns, Problem, RecordError, RunRecord, find_runs
 
-#: Order of methods in legends and tables; others follow by name.
-METHOD_ORDER = ("grpo", "gspo", "ctpo", "ctpo_fixed", "ctpo_released", "full_sequence")
 #: Steps that the paper shows.
 PAPER_STEPS = (50, 100, 150)
 #: Spread of the cumulative log-ratio in the first update, as a share of the others' and by itself,
@@ -27,9 +28,12 @@ class NothingToShow(Exception):
     """A figure or table has no input in this sweep; the message says what is missing."""
 
 
-def method_rank(method: str) -> tuple[int, str]:
-    """Sort key for methods."""
-    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
+def method_rank(method: str) -> tuple[int, list[tuple[float, str]]]:
+    """Sort key for methods: the known ones in order, each followed by its variants, numbers in these by size."""
+    base = method.partition("-")[0]
+    known = METHOD_ORDER.index(base) if base in METHOD_ORDER else len(METHOD_ORDER)
+    parts = re.split(r"(\d+(?:\.\d+)?)", method)
+    return known, [(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)]
 
 
 @dataclass(frozen=True)
@@ -39,26 +43,36 @@ class Sweep:
     name: str
     found: FoundRuns
     asked_steps: tuple[int, ...] | None = None
+    select_on: str | None = None
+    usable: tuple[RunRecord, ...] = ()
     _evaluations: dict[tuple[str, str, int], Evaluation | None] = field(default_factory=dict, compare=False)
     _sums: dict[tuple[str, int], PositionSums | None] = field(default_factory=dict, compare=False)
+    _pooled: dict[tuple[str, ...], PositionSums | None] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def load(cls, root: Path, name: str, steps: Sequence[int] | None = None) -> Sweep:
-        """The sweep `name` under `root`; may be empty."""
-        return cls(name, find_runs(root, name), tuple(steps) if steps else None)
+    def load(cls, root: Path, name: str, steps: Sequence[int] | None = None, select_on: str | None = None) -> Sweep:
+        """The sweep `name` under `root`; may be empty.
+
+        Runs of a cell (model and method) whose configs differ in more than the seed, and seeds that only some
+        methods have, become problems.
+        """
+        found = find_runs(root, name)
+        usable = tuple(run for cell in _cells(found.runs) for run in _of_one_config(cell))
+        found.unreadable.extend(_missing(found))
+        return cls(name, found, tuple(steps) if steps else None, select_on, usable)
 
     @property
     def models(self) -> list[str]:
-        return sorted({run.model for run in self.found.runs})
+        return sorted({run.model for run in self.usable})
 
     def methods(self, model: str) -> list[str]:
-        return sorted({run.method for run in self.found.runs if run.model == model}, key=method_rank)
+        return sorted({run.method for run in self.usable if run.model == model}, key=method_rank)
 
     def runs(self, model: str, method: str | None = None, finished: bool = False) -> list[RunRecord]:
         """Runs in the order of methods and seeds."""
         chosen = [
             run
-            for run in self.found.runs
+            for run in self.usable
             if run.model == model
             and (method is None or run.method == method)
             and (run.state == "finished" or not finished)
@@ -81,14 +95,15 @@ class Sweep:
 
     def pooled_position_sums(self, runs: Sequence[RunRecord], step: int) -> PositionSums | None:
         """Position statistics of one step over several runs (seeds) that have it."""
-        sums = [one for run in runs if (one := self.position_sums(run, step)) is not None]
-        if not sums:
-            return None
-        try:
-            return pooled(sums)
-        except RecordError as error:
-            runs[0].add_problem("malformed", str(error))
-            return None
+        key = (str(step), *(run.name for run in runs))
+        if key not in self._pooled:
+            sums = [one for run in runs if (one := self.position_sums(run, step)) is not None]
+            try:
+                self._pooled[key] = pooled(sums) if sums else None
+            except RecordError as error:
+                runs[0].add_problem("malformed", str(error))
+                self._pooled[key] = None
+        return self._pooled[key]
 
     def observed(self, model: str) -> tuple[str, list[RunRecord], list[int], str]:
         """Method, runs, steps and the reason for these steps, for whatever looks at one method's ratios.
@@ -142,6 +157,36 @@ class Sweep:
         moved = [f"{have} for {goal}" for goal, have in zip(wanted, chosen, strict=True) if goal != have]
         nearest = f"; nearest recorded: {', '.join(moved)}" if moved else ""
         return sorted(set(chosen)), f"Steps {_list(sorted(set(chosen)))} ({why}{nearest})."
+
+
+def _cells(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    cells: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        cells.setdefault((run.model, run.method), []).append(run)
+    return list(cells.values())
+
+
+def _of_one_config(cell: Sequence[RunRecord]) -> list[RunRecord]:
+    other = of_other_config(cell)
+    for run in cell:
+        if run.name in other:
+            run.add_problem("malformed", other[run.name])
+    return [run for run in cell if run.name not in other]
+
+
+def _missing(found: FoundRuns) -> list[Problem]:
+    """Submitted runs that have not begun, and seeds that other methods of the model have."""
+    problems = [
+        Problem(run.name, "missing", f"submitted as job {run.submission.job_id}, not begun") for run in found.waiting
+    ]
+    named = {problem.where for problem in [*problems, *found.unreadable]}
+    for model in sorted({run.model for run in found.runs}):
+        seeds = {(run.method, run.seed) for run in found.runs if run.model == model}
+        for method, seed in sorted({(m, s) for m, _ in seeds for _, s in seeds} - seeds):
+            name = f"{found.runs[0].sweep}/{model}/{method}/seed{seed}"
+            if name not in named:
+                problems.append(Problem(name, "missing", "no such run, but other methods have this seed"))
+    return problems
 
 
 def _nearest(recorded: Sequence[int], goal: int) -> int:

@@ -98,13 +98,13 @@ class Sums:
         return Sums(self.sums.sum(1), self.counts.sum(1), self.windows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PositionSums:
     """The sums of one training step, or of several that were pooled.
 
     `positions` `[max_position]` and `folds` `[folds, bins]` without the first update of a step, whose ratios
     are exactly 1; `updates` `[max_updates, bins]` with it, as row 0; `histogram` `[2, bins, buckets]` of the
-    cumulative and the token log-ratio.
+    cumulative and the token log-ratio. `seeds`: the runs that were pooled, where there are several.
     """
 
     bin_width: int
@@ -113,6 +113,7 @@ class PositionSums:
     folds: Sums
     histogram: NDArray[np.int64]
     overflow: int
+    seeds: tuple[PositionSums, ...] = ()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PositionSums:
@@ -178,4 +179,5 @@ def pooled(steps: Sequence[PositionSums]) -> PositionSums:
         folds,
         np.sum([step.histogram for step in steps], axis=0),
         sum(step.overflow for step in steps),
+        tuple(steps) if len(steps) > 1 else (),
     )

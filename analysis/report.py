@@ -45,7 +45,7 @@ def html_report(
 
 def _section(artifact: Artifact, command: str) -> str:
     parts = [f'<h2 id="{escape(artifact.name)}">{escape(artifact.title)}</h2>']
-    if artifact.figure is not None:
+    if artifact.has_picture:
         picture = base64.b64encode(artifact.rendered("png")).decode()
         parts.append(f'<img alt="{escape(artifact.title)}" src="data:image/png;base64,{picture}">')
     if artifact.table is not None:

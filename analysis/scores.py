@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from analysis.evaluation import Evaluation
 from analysis.inputs import NothingToShow, Sweep
 from analysis.statistics.intervals import FloatArray, Interval
-from analysis.statistics.resampling import mean_interval, percentile_interval, problem_bootstrap
+from analysis.statistics.resampling import mean_interval, stratified_interval
 from ctpo.records import RunRecord
 
 
@@ -19,21 +20,21 @@ class Cell:
 
     evaluations: tuple[Evaluation, ...]
 
-    @property
+    @cached_property
     def scores(self) -> FloatArray:
         """Mean score by seed and problem, `[seeds, problems]`."""
         return np.array([evaluation.by_problem for evaluation in self.evaluations])
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """avg@k."""
         return mean_interval(self.scores)
 
-    @property
+    @cached_property
     def pass_at_k(self) -> Interval:
         return mean_interval(np.array([evaluation.passed for evaluation in self.evaluations]))
 
-    @property
+    @cached_property
     def majority_at_k(self) -> Interval:
         return mean_interval(np.array([evaluation.majority for evaluation in self.evaluations]))
 
@@ -42,7 +43,8 @@ class Cell:
 class FinalScores:
     """Final evaluations of a model: `cells[method][benchmark]`, only cells that have evaluations.
 
-    `steps` are the training steps and `runs` the runs that they are of; `left_out` says what is missing.
+    `steps` are the training steps and `runs` the runs that they are of; `left_out` says what is missing, `rule`
+    how the checkpoints were chosen.
     """
 
     model: str
@@ -51,6 +53,7 @@ class FinalScores:
     steps: tuple[int, ...]
     runs: tuple[RunRecord, ...]
     left_out: tuple[str, ...]
+    rule: str = ""
 
     @property
     def k(self) -> int:
@@ -63,16 +66,11 @@ class FinalScores:
         return next((len(cell.evaluations[0].problem_ids) for cell in cells), 0)
 
     def average(self, method: str) -> Interval | None:
-        """Mean over the benchmarks; None unless the method has all of them."""
+        """Mean over the benchmarks; None unless the method has all of them, for the same number of seeds."""
         cells = self.cells.get(method, {})
-        if len(cells) < len(self.benchmarks):
+        if len(cells) < len(self.benchmarks) or len({len(cell.evaluations) for cell in cells.values()}) != 1:
             return None
-        estimate = float(np.mean([cell.scores.mean() for cell in cells.values()]))
-        if min(cell.scores.shape[1] for cell in cells.values()) < 2:
-            return Interval(*np.array([estimate, np.nan, np.nan]))
-        return percentile_interval(
-            estimate, np.mean([problem_bootstrap(cell.scores) for cell in cells.values()], axis=0)
-        )
+        return stratified_interval([cells[name].scores for name in self.benchmarks])
 
     def pair(self, method: str, other: str) -> tuple[FloatArray, FloatArray] | None:
         """Scores `[seeds, problems]` of both over all benchmarks' problems; None if not comparable."""
@@ -87,26 +85,39 @@ class FinalScores:
         return np.concatenate([cells[name].scores for name in self.benchmarks], axis=1)
 
 
-def final_scores(sweep: Sweep, model: str) -> FinalScores:
-    """The evaluations after the last training step of every finished run.
+LAST_STEP = "Accuracy after the last training step ({steps}); no step was chosen by its score."
+SELECTED = (
+    "Accuracy at each run's step with the best score on {benchmark} ({steps}; the earliest of equals), which is not "
+    "reported here and took no other part in this table."
+)
 
-    A run that is not finished has no final score. All evaluations of a benchmark must hold the same problems
-    with the same number of samples; one that differs from the first is left out.
+
+def final_scores(sweep: Sweep, model: str) -> FinalScores:
+    """The evaluations of every finished run's reported checkpoint.
+
+    That is the last step, or the one with the best score on `sweep.select_on`, a benchmark that is then not
+    reported. A run that is not finished has no final score. All evaluations of a benchmark must hold the same
+    problems with the same number of samples; one that differs from the first is left out.
 
     Raises:
         NothingToShow: no finished run of the model was evaluated.
     """
     left_out = [f"{run.name} is not finished" for run in sweep.runs(model) if run.state != "finished"]
     runs = sweep.runs(model, finished=True)
-    benchmarks = tuple(sorted({name for run in runs for name in run.benchmarks}))
+    benchmarks = tuple(sorted({name for run in runs for name in run.benchmarks} - {sweep.select_on}))
     if not benchmarks:
-        raise NothingToShow(f"no finished run of {model} has samples/")
+        besides = f" of a benchmark other than {sweep.select_on}" if sweep.select_on else ""
+        raise NothingToShow(f"no finished run of {model} has samples/{besides}")
     cells: dict[str, dict[str, Cell]] = {}
     used: dict[str, RunRecord] = {}
     reference: dict[str, Evaluation] = {}
     for run in runs:
+        wanted = _reported_step(sweep, run)
+        if wanted is None:
+            left_out.append(f"{run.name}: no usable evaluation on {sweep.select_on} to choose a step by")
+            continue
         for benchmark in benchmarks:
-            evaluation, reason = _final(sweep, run, benchmark)
+            evaluation, reason = _evaluated_at(sweep, run, benchmark, wanted)
             if evaluation is not None:
                 first = reference.setdefault(benchmark, evaluation)
                 if (first.problem_ids, first.k) != (evaluation.problem_ids, evaluation.k):
@@ -122,15 +133,30 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
             used[run.name] = run
     if not cells:
         raise NothingToShow(f"no finished run of {model} has a usable final evaluation: {'; '.join(left_out)}")
-    steps = {e.step for row in cells.values() for cell in row.values() for e in cell.evaluations}
-    return FinalScores(model, benchmarks, cells, tuple(sorted(steps)), tuple(used.values()), tuple(left_out))
+    steps = sorted({e.step for row in cells.values() for cell in row.values() for e in cell.evaluations})
+    rule = (SELECTED if sweep.select_on else LAST_STEP).format(
+        benchmark=sweep.select_on, steps=", ".join(map(str, steps))
+    )
+    return FinalScores(model, benchmarks, cells, tuple(steps), tuple(used.values()), tuple(left_out), rule)
 
 
-def _final(sweep: Sweep, run: RunRecord, benchmark: str) -> tuple[Evaluation | None, str]:
+def _reported_step(sweep: Sweep, run: RunRecord) -> int | None:
+    if sweep.select_on is None:
+        return run.total_steps or run.last_step or 0
+    scored = [
+        (evaluation.average, -step)
+        for step in run.sample_steps(sweep.select_on)
+        if (evaluation := sweep.evaluation(run, sweep.select_on, step)) is not None
+    ]
+    return -max(scored)[1] if scored else None
+
+
+def _evaluated_at(sweep: Sweep, run: RunRecord, benchmark: str, wanted: int) -> tuple[Evaluation | None, str]:
     steps = run.sample_steps(benchmark)
-    wanted = run.total_steps or run.last_step
     if not steps:
         return None, "never evaluated"
-    if steps[-1] != wanted:
-        return None, f"last evaluated at step {steps[-1]}, not after the last step {wanted}"
-    return sweep.evaluation(run, benchmark, steps[-1]), "its samples cannot be used (see the problems listed)"
+    if wanted not in steps:
+        if sweep.select_on is None:
+            return None, f"last evaluated at step {steps[-1]}, not after the last step {wanted}"
+        return None, f"not evaluated at step {wanted}, the best on {sweep.select_on}"
+    return sweep.evaluation(run, benchmark, wanted), "its samples cannot be used (see the problems listed)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,15 +32,41 @@ class Look:
     dash: str | tuple[int, tuple[float, ...]]
 
 
-# Okabe and Ito's colours: told apart by readers with any colour vision; marker and dash for print in grey.
+# Okabe and Ito's colours for the paper's methods, Tol's muted ones for the others: told apart by readers with any
+# colour vision; no two methods share marker and dash and colour, so that print in grey works as well.
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    (0, (4, 1.5)),
+    (0, (1, 1)),
+    (0, (5, 1, 1, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (6, 2)),
+)
+_SOLID, _DASHED, _DOTTED, _DASH_DOT, _DASH_DOT_DOT, _LONG = _DASHES
 _LOOKS = {
-    "grpo": Look("GRPO", "#0072B2", "s", (0, (4, 1.5))),
-    "gspo": Look("GSPO", "#E69F00", "^", (0, (1, 1))),
-    "ctpo": Look("CTPO", "#D55E00", "o", "-"),
-    "ctpo_fixed": Look("CTPO, fixed clip", "#009E73", "D", (0, (5, 1, 1, 1))),
-    "ctpo_released": Look("CTPO, released code", "#CC79A7", "v", (0, (3, 1, 1, 1, 1, 1))),
-    "full_sequence": Look("Full sequence", "#56B4E9", "P", (0, (6, 2))),
+    "grpo": Look("GRPO", "#0072B2", "s", _DASHED),
+    "gspo": Look("GSPO", "#E69F00", "^", _DOTTED),
+    "ctpo": Look("CTPO", "#D55E00", "o", _SOLID),
+    "ctpo_fixed": Look("CTPO, fixed clip", "#009E73", "D", _DASH_DOT),
+    "ctpo_released": Look("CTPO, released code", "#CC79A7", "v", _DASH_DOT_DOT),
+    "full_sequence": Look("Full sequence", "#56B4E9", "P", _LONG),
+    "ctpo_geomean": Look("CTPO, geometric mean", "#882255", "o", _DASHED),
+    "ctpo_calibrated": Look("CTPO, calibrated", "#332288", "o", _DASH_DOT),
+    "ctpo_cispo": Look("CTPO-CISPO", "#AA4499", "o", _DOTTED),
+    "dapo": Look("DAPO", "#332288", "s", _DOTTED),
+    "dr_grpo": Look("Dr. GRPO", "#44AA99", "s", _LONG),
+    "gmpo": Look("GMPO", "#999933", "^", _DASHED),
+    "cispo": Look("CISPO", "#AA4499", "X", _SOLID),
+    "sapo": Look("SAPO", "#117733", "v", _LONG),
+    "dppo_tv": Look("DPPO (TV)", "#882255", "D", _DOTTED),
+    "dppo_kl": Look("DPPO (KL)", "#661100", "D", _LONG),
+    "minpro": Look("MinPRO", "#6699CC", "<", _DASH_DOT),
+    "cppo": Look("CPPO", "#888888", ">", _DASH_DOT_DOT),
 }
+_OTHER_COLOURS = ("#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#117733", "#661100", "#6699CC")
+_OTHER_MARKERS = "X<>hpd*8"
+#: Order of methods in legends and tables; others follow by name.
+METHOD_ORDER = tuple(_LOOKS)
 
 _SETTINGS = {
     "font.family": "STIXGeneral",
@@ -103,5 +130,13 @@ def applied() -> Iterator[None]:
 
 
 def look(method: str) -> Look:
-    """The method's look; a method without one is grey under its own name."""
-    return _LOOKS.get(method, Look(method, GREY, "x", "-"))
+    """The method's look. One that has none here, such as a variant `ctpo-p0.25` of a sweep, gets one from its name:
+    the same in every figure of every sweep."""
+    if method in _LOOKS:
+        return _LOOKS[method]
+    base, dash, variant = method.partition("-")
+    label = f"{_LOOKS[base].label}, {variant}" if dash and base in _LOOKS else method
+    number = zlib.crc32(method.encode())
+    colour, rest = number % len(_OTHER_COLOURS), number // len(_OTHER_COLOURS)
+    marker, rest = rest % len(_OTHER_MARKERS), rest // len(_OTHER_MARKERS)
+    return Look(label, _OTHER_COLOURS[colour], _OTHER_MARKERS[marker], _DASHES[rest % len(_DASHES)])

@@ -6,9 +6,10 @@ import pandas as pd
 
 from analysis import style
 from analysis.artifacts import Artifact
-from analysis.figures.ratio_by_position import WINDOWS, axis_top, draw_points
+from analysis.figures.ratio_by_position import WINDOWS, aside, axis_top, draw_points, drawn_bins
 from analysis.growth import clip_rates, measure_growth
 from analysis.inputs import Sweep
+from analysis.statistics.intervals import Interval
 
 SIDES = (("high", "clipped high ($A > 0$)"), ("low", "clipped low ($A < 0$)"))
 
@@ -16,22 +17,24 @@ _CAPTION = (
     "Share of tokens clipped from above (positive advantage, ratio over the window) and from below "
     "(negative advantage, ratio under it), by position, under the fixed window [0.5, 5] and the "
     "adaptive one, in the same run. Bars or band: 95 % interval, delete-a-group jackknife over prompts. "
-    "The two rows add up to Figure 1's lower row."
+    "The two rows, on axes of their own, add up to Figure 1's lower row; the same bins are drawn."
 )
 
 
 def make(sweep: Sweep, model: str) -> Artifact:
     """One column per step, one row per side."""
     method, runs, columns, why = sweep.observed_sums(model)
-    figure, axes = style.panels(2, len(columns), 2 * style.ROW + 0.4, sharex=True, sharey=True)
+    figure, axes = style.panels(2, len(columns), 2 * style.ROW + 0.4, sharex=True, sharey="row")
     tables = []
     for column, (step, sums) in enumerate(columns):
         growth = measure_growth(sums)
+        shown = drawn_bins(growth.responses)
         for row, (side, label) in enumerate(SIDES):
             axis = axes[row, column]
-            for name, legend, window, colour, marker in WINDOWS:
+            for index, (name, legend, window, colour, marker) in enumerate(WINDOWS):
                 rate = clip_rates(sums, window, side)
-                draw_points(axis, growth.positions, rate, color=colour, marker=marker, label=legend, line="-")
+                at, drawn = aside(growth.positions[shown], index), Interval(*(part[shown] for part in rate))
+                draw_points(axis, at, drawn, color=colour, marker=marker, label=legend, line="-")
                 values = {
                     "responses": growth.responses,
                     "rate": rate.estimate,
@@ -46,10 +49,11 @@ def make(sweep: Sweep, model: str) -> Artifact:
         axes[0, column].annotate(f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold")
         axes[1, column].set_xlabel("position $t$ (model tokens)")
     data = pd.concat(tables)
-    top = axis_top(data["rate"].to_numpy(), data["responses"].to_numpy())
-    axes[0, 0].set_ylim(0, max(0.001, top))
     axes[0, 0].set_xlim(left=0)
-    axes[0, 0].yaxis.set_major_formatter(style.percent)
+    for row, (side, _) in enumerate(SIDES):
+        rows = data[data["side"] == side]
+        axes[row, 0].set_ylim(0, max(0.001, axis_top(rows["rate"].to_numpy(), rows["responses"].to_numpy())))
+        axes[row, 0].yaxis.set_major_formatter(style.percent)
     figure.legend(handles=axes[0, 0].get_legend_handles_labels()[0], loc="outside lower center", ncols=2)
     title = f"Figure 1, clipped high and low ({model}, {style.look(method).label})"
     return Artifact(f"figure1_sides_{model}", title, f"{_CAPTION} {why}", runs, data, figure)

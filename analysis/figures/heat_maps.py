@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import PowerNorm
 
 from analysis import style
 from analysis.artifacts import Artifact
@@ -18,8 +19,8 @@ MAX_STEPS = 40
 _CAPTION = (
     "Left: standard deviation of the cumulative log-ratio; right: share of tokens that the adaptive "
     "window clips. Top: by training step, updates pooled (the first left out). Bottom: by mini-batch "
-    "update within step {last}; the first update's ratios are exactly 1. Cells with fewer than {least} "
-    "tokens are blank."
+    "update within step {last}; the first update's ratios are exactly 1. Colours follow the square root, so that "
+    "one wild step does not hide the others. Cells with fewer than {least} tokens are blank."
 )
 LEAST_TOKENS = 20
 MAX_TICKS = 6
@@ -79,9 +80,9 @@ def _draw(figure: Any, axis: Any, grid: np.ndarray, values: list[int], sums: Pos
     rows = np.arange(len(grid) + 1) - 0.5
     palette = sns.color_palette(colours, as_cmap=True)
     top = max(0.01, float(np.nanmax(grid, initial=0.0)))
-    mesh = axis.pcolormesh(edges, rows, grid[:, :width], cmap=palette, vmin=0, vmax=top, rasterized=True)
+    mesh = axis.pcolormesh(edges, rows, grid[:, :width], cmap=palette, norm=PowerNorm(0.5, 0.0, top), rasterized=True)
     axis.grid(False)
-    shown = np.unique(np.linspace(0, len(grid) - 1, MAX_TICKS).round().astype(int))
+    shown = np.arange(0, len(grid), -(-len(grid) // MAX_TICKS))
     axis.set_yticks(shown, [str(values[row]) for row in shown])
     return figure.colorbar(mesh, ax=axis)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import style
 from analysis.artifacts import Artifact
@@ -56,6 +57,8 @@ def make(sweep: Sweep, model: str) -> Artifact:
 
 #: More bins than this are drawn as a line.
 MAX_POINTS = 25
+#: Bins that fewer responses reach than this, as a share of the first bin's and at all, are not drawn.
+LEAST_SHARE, LEAST_RESPONSES = 0.02, 3.0
 
 _CAPTION = (
     "Top: standard deviation of the cumulative log-ratio over the responses that reach a position "
@@ -64,27 +67,29 @@ _CAPTION = (
     "robust scale IQR/1.349, and the root of the summed variances of the increments, which the points "
     "would follow if increments were uncorrelated. Grey, right axis: responses that reach the position. "
     "Bottom: share of tokens that each window would clip in this same run, whatever window the run "
-    "trained with. The first update of each step, whose ratios are exactly 1, is left out."
+    "trained with. The first update of each step, whose ratios are exactly 1, is left out. Bins that fewer than 2 % of "
+    "the responses, or fewer than 3, reach are not drawn; bars may end outside of the panel. Both are in the CSV."
 )
 
 
 def _draw_spread(axis: Any, growth: Growth) -> Any:
-    at = growth.positions
+    shown = drawn_bins(growth.responses)
+    at, spread = growth.positions[shown], Interval(*(part[shown] for part in growth.std))
     counts = axis.twinx()
-    counts.fill_between(at, growth.responses, step="mid", color=style.LIGHT_GREY, alpha=0.35, lw=0)
+    counts.fill_between(growth.positions, growth.responses, step="mid", color=style.LIGHT_GREY, alpha=0.35, lw=0)
     counts.set_ylim(bottom=0)
     counts.grid(False)
     axis.set_zorder(counts.get_zorder() + 1)
     axis.patch.set_visible(False)
     few = len(at) <= MAX_POINTS
     robust = {"marker": "x", "ls": "", "ms": 3.5, "mew": 0.9} if few else {"ls": (0, (6, 1, 1, 1)), "lw": 0.8}
-    axis.plot(at, growth.robust, color=style.GREY, label="IQR / 1.349", **robust)
-    draw_points(axis, at, growth.std, color="black", marker="o", label=r"std of $\log\rho_t$")
+    axis.plot(at, growth.robust[shown], color=style.GREY, label="IQR / 1.349", **robust)
+    draw_points(axis, at, spread, color="black", marker="o", label=r"std of $\log\rho_t$")
     # Fits lie over a line, but under points.
     fits = {"zorder": 1.9 if few else 2.5}
     square_root = float(growth.sigma.estimate) * np.sqrt(at)
     sigma, exponent = (float(part.estimate) for part in growth.free)
-    axis.plot(at, growth.predicted, ":", color=style.GREY, label="from variances of increments", **fits)
+    axis.plot(at, growth.predicted[shown], ":", color=style.GREY, label="from variances of increments", **fits)
     axis.plot(at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits)
     axis.plot(at, square_root, "--", color=style.SQUARE_ROOT_COLOUR, label=r"fit $\sigma\sqrt{t}$", **fits)
     exponent_text = f"$b$ = {growth.free[1].text()}"
@@ -93,8 +98,23 @@ def _draw_spread(axis: Any, growth: Growth) -> Any:
 
 
 def _draw_rates(axis: Any, growth: Growth, rates: dict[str, Interval]) -> None:
-    for name, label, _, colour, marker in WINDOWS:
-        draw_points(axis, growth.positions, rates[name], color=colour, marker=marker, label=label, line="-")
+    shown = drawn_bins(growth.responses)
+    at = growth.positions[shown]
+    for index, (name, label, _, colour, marker) in enumerate(WINDOWS):
+        rate = Interval(*(part[shown] for part in rates[name]))
+        draw_points(axis, aside(at, index), rate, color=colour, marker=marker, label=label, line="-")
+
+
+def drawn_bins(responses: FloatArray) -> NDArray[np.bool_]:
+    """Which bins enough responses reach to be drawn."""
+    return responses >= max(LEAST_RESPONSES, LEAST_SHARE * float(responses.max(initial=0.0)))
+
+
+def aside(at: FloatArray, index: int) -> FloatArray:
+    """Positions moved a little, so that the bars of the second curve do not hide those of the first."""
+    if len(at) > MAX_POINTS or len(at) < 2:
+        return at
+    return at + (index - 0.5) * 0.2 * float(np.median(np.diff(at)))
 
 
 def draw_points(
@@ -115,7 +135,7 @@ def axis_top(values: FloatArray, responses: FloatArray) -> float:
 
     Not above every bar: one wide interval at the few longest responses must not flatten all the rest.
     """
-    counted = values[responses >= 0.02 * responses.max()]
+    counted = values[drawn_bins(responses)]
     return 1.25 * float(np.nanmax(counted, initial=0.0))
 
 

@@ -20,6 +20,7 @@ PANELS = (
     ("clip_fraction", "clipped tokens", ("actor/pg_clipfrac",)),
     ("response_length", "response length (tokens)", ("model_tokens/mean", "response_length/mean")),
 )
+LEGEND_COLUMNS = 5
 _COLUMNS = ["panel", "method", "seed", "step", "value", "low", "high"]
 
 _CAPTION = (
@@ -38,7 +39,8 @@ def make(sweep: Sweep, model: str) -> Artifact:
     shown = [(panel, label) for panel, label, _ in PANELS if curves[panel]]
     if not shown:
         raise NothingToShow(f"no run of {model} has metrics or samples yet")
-    figure, axes = style.panels(1, len(shown), style.ROW + 0.4)
+    legend_rows = -(-len(sweep.methods(model)) // LEGEND_COLUMNS)
+    figure, axes = style.panels(1, len(shown), style.ROW + 0.25 + 0.16 * legend_rows)
     parts = []
     for axis, (panel, label) in zip(axes[0], shown, strict=True):
         for method in sweep.methods(model):
@@ -48,7 +50,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _finish_axes(dict(zip([panel for panel, _ in shown], axes[0], strict=True)))
     handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=LEGEND_COLUMNS)
     data = pd.concat([part for part in parts if len(part)])
     missing = [label for panel, label, _ in PANELS if not curves[panel]]
     absent = f" Not recorded in these runs: {', '.join(missing)}." if missing else ""

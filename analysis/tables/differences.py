@@ -35,7 +35,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         interval = difference_interval(mine, theirs)
         records.append((first, second, mine.shape[1], *map(float, interval), p, adjusted))
         label = f"{style.look(first).label} − {style.look(second).label}"
-        rows.append([label, interval.text(1, 100.0), _p(p), _p(adjusted)])
+        rows.append([label, interval.text(1, 100.0), p_text(p), p_text(adjusted)])
     columns = ["first", "second", "problems", "difference", "low", "high", "p", "p_holm"]
     caption = _CAPTION.format(k=scores.k, problems=pairs[0][2].shape[1], pairs=len(pairs))
     return Artifact(
@@ -55,5 +55,6 @@ def method_pairs(scores: FinalScores) -> list[tuple[str, str, FloatArray, FloatA
     return [(one, other, *scores) for one, other, scores in pairs if scores is not None]
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value to three digits."""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"

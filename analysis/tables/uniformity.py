@@ -16,7 +16,8 @@ _CAPTION = (
     "tokens, token-weighted least squares) and its coefficient of variation over position bins (0 is "
     "perfectly even; noise adds to it). `own` is the window that the method trained with, on the ratio "
     "that it clips; the others would have clipped the cumulative ratio of the same run. Brackets: 95 % "
-    "interval, delete-a-group jackknife over prompts."
+    "interval, delete-a-group jackknife over prompts (of several seeds, over seeds where that is wider); none where "
+    "all clipping is in one group of prompts."
 )
 COLUMNS = ["method", "window", "step", "quantity", "value", "low", "high"]
 

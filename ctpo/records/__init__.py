@@ -17,8 +17,9 @@ Writers import only the standard library and numpy; pandas, pyarrow and yaml loa
 from __future__ import annotations
 
 from ctpo.records.files import RecordError
-from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash
-from ctpo.records.reader import FoundRuns, Problem, RunRecord, find_runs
+from ctpo.records.identity import MAY_DIFFER, ConfigMismatch, config_hash, varying_fields
+from ctpo.records.liveness import is_alive
+from ctpo.records.reader import FoundRuns, Problem, RunRecord, WaitingRun, find_runs
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
 from ctpo.records.samples import SAMPLE_FIELDS
 from ctpo.records.stop_request import clear_stop, request_stop, stop_reason
@@ -35,11 +36,14 @@ __all__ = [
     "RunDirectoryBusy",
     "RunRecord",
     "Submission",
+    "WaitingRun",
     "clear_stop",
     "config_hash",
     "find_runs",
+    "is_alive",
     "read_submission",
     "request_stop",
     "stop_reason",
+    "varying_fields",
     "write_submission",
 ]

@@ -90,3 +90,13 @@ def first_difference(
             before, after = (repr(shown[name]) if name in shown else "absent" for shown in (shown_old, shown_new))
             return f"{name} (recorded {before}, now {after})"
     return None
+
+
+def varying_fields(
+    configs: Sequence[Mapping[str, Any]], may_differ: Sequence[str] = MAY_DIFFER
+) -> dict[str, list[Any]]:
+    """Dotted fields in which not all of `configs` agree, each with its value in every one (None: absent)."""
+    identities = [_identity(config, may_differ) for config in configs]
+    names = sorted(set().union(*identities))
+    values = {name: [identity.get(name) for identity in identities] for name in names}
+    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}

@@ -15,6 +15,7 @@ from ctpo.records.files import RecordError, read_lines
 from ctpo.records.manifest import EVALUATION, State
 from ctpo.records.run_directory import RunDirectory, read_position_stats, step_of
 from ctpo.records.samples import SAMPLE_FIELDS
+from ctpo.records.submission import Submission, read_submission
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,16 @@ class RunRecord:
     @property
     def state(self) -> State:
         return self.manifest["state"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The full resolved config."""
+        return self.manifest["config"]
+
+    @property
+    def algorithm(self) -> str:
+        """The method by its own name; `method`, the folder, can name a variant of it."""
+        return self.config.get("method", {}).get("name") or self.method
 
     @property
     def commit(self) -> str | None:
@@ -145,12 +156,22 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class WaitingRun:
+    """A run that a cluster job was submitted for and that has not begun: it has no manifest yet."""
+
+    path: Path
+    name: str
+    submission: Submission
+
+
+@dataclass(frozen=True)
 class FoundRuns:
     """What lies under a root: the readable runs, sorted by name, and everything that is not in order."""
 
     root: Path
     runs: list[RunRecord]
     unreadable: list[Problem]
+    waiting: list[WaitingRun] = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:
@@ -161,7 +182,9 @@ class FoundRuns:
 def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
     """All runs of `sweep` (of every sweep if None) under `root`; names every directory that it leaves out."""
     root = Path(root)
-    runs, unreadable = [], []
+    runs: list[RunRecord] = []
+    unreadable: list[Problem] = []
+    waiting: list[WaitingRun] = []
     for path in sorted(root.glob(f"{sweep or '*'}/*/*/*")):
         match, name = _SEED.fullmatch(path.name), path.relative_to(root).as_posix()
         if not path.is_dir() or path.name.startswith("."):
@@ -171,7 +194,9 @@ def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
             continue
         directory = RunDirectory(path)
         if not directory.manifest_path.exists() and not directory.metrics_path.exists():
-            continue  # Hydra makes the folder before the request is checked; nothing was run in it
+            # Hydra makes the folder before the request is checked: without a submission nothing is to run here.
+            waiting += _waiting(path, name, unreadable)
+            continue
         try:
             manifest = directory.manifest()
         except RecordError as error:
@@ -181,7 +206,16 @@ def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
         run = RunRecord(path, parts[0], parts[1], parts[2], int(match.group(1)), manifest)
         _check_state(run)
         runs.append(run)
-    return FoundRuns(root, runs, unreadable)
+    return FoundRuns(root, runs, unreadable, waiting)
+
+
+def _waiting(path: Path, name: str, unreadable: list[Problem]) -> list[WaitingRun]:
+    try:
+        submission = read_submission(path)
+    except RecordError as error:
+        unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
+        return []
+    return [] if submission is None else [WaitingRun(path, name, submission)]
 
 
 def _check_state(run: RunRecord) -> None:

@@ -26,6 +26,7 @@ from ctpo.records.files import (
     write_whole,
 )
 from ctpo.records.identity import MAY_DIFFER
+from ctpo.records.liveness import LOCK_FILE
 from ctpo.records.manifest import State
 from ctpo.records.progress import set_phase
 from ctpo.records.samples import check_benchmark, write_samples
@@ -134,7 +135,7 @@ class RunDirectory:
 
     def _acquire(self, patience_s: float = 1.0) -> None:
         # Patience, because `is_busy` of another process holds the lock for a moment.
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         end = time.monotonic() + patience_s
         try:
             while not _locked(descriptor):

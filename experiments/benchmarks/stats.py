@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 
 import torch
@@ -18,6 +19,7 @@ def measure(rounds: int) -> list[Row]:
     included."""
     from ctpo.log_ratios import cumulative_log_ratio, token_log_ratio
     from ctpo.position_stats import PositionStats
+    from ctpo.records import RunDirectory
 
     micro_batch = 8
     batch = synthetic_batch(micro_batch, LENGTH)
@@ -40,13 +42,16 @@ def measure(rounds: int) -> list[Row]:
                 update_index=index * 16 * micro_batch // PAPER_RESPONSES,
                 folds=folds,
             )
-        stats.to_arrays()
+        arrays = stats.to_arrays()
         seconds.append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        stored = RunDirectory(folder).write_position_stats(1, arrays, {}).stat().st_size
     return [
         Row(
             f"{PAPER_RESPONSES} x {LENGTH}  position statistics of a step",
             statistics.median(seconds),
             "s",
             2.0,
-        )
+        ),
+        Row(f"{PAPER_RESPONSES} x {LENGTH}  the same, stored", stored / 1e6, "MB", 1.0),
     ]

@@ -93,12 +93,14 @@ def write_run(
     k: int = 4,
     scores: Mapping[int, np.ndarray] | None = None,
     stats: Mapping[int, PositionStats] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
-    """A run; `scores` and `stats` replace the invented ones by step."""
+    """A run; `scores` and `stats` replace the invented ones by step, `config` adds to the recorded one."""
     generator = np.random.default_rng([seed, *method.encode(), *model.encode()])
     run = RunDirectory(root / sweep / model / method / f"seed{seed}")
     names = {"sweep": sweep, "model": model, "method": method, "seed": seed}
-    run.open_for_training({"run": names, "trainer": {"total_training_steps": steps}}, seeds={"run": seed})
+    recorded = {"run": names, "data": {"seed": seed}, "trainer": {"total_training_steps": steps}, **(config or {})}
+    run.open_for_training(recorded, seeds={"run": seed})
     run.begin_training(0)
     difficulty = np.random.default_rng(7).normal(size=(problems, 1)) * 0.15
     for step in range(steps + 1):

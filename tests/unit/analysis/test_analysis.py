@@ -18,7 +18,7 @@ from analysis.figures import clipped_sides, heat_maps, ratio_by_position, traini
 from analysis.inputs import NothingToShow, Sweep
 from analysis.reported import load_reported
 from analysis.scores import final_scores
-from analysis.tables import accuracy, differences
+from analysis.tables import accuracy, clip_ablation, differences
 
 Run = pytest.CaptureFixture[str]
 
@@ -46,9 +46,9 @@ def problems_of(sweep: Sweep) -> str:
 def test_every_figure_and_table_of_a_sweep_is_written(sweep: Path, tmp_path: Path, capsys: Run) -> None:
     assert analyse(sweep, tmp_path) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny"):
+    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny", "exponents_tiny"):
         assert {f"{figure}.{suffix}" for suffix in ("pdf", "png", "csv", "md")} <= names
-    for table in ("table2_tiny", "table2_differences_tiny", "clip_uniformity_tiny", "claims_tiny"):
+    for table in ("table2_tiny", "table2_differences_tiny", "table3_tiny", "clip_uniformity_tiny", "claims_tiny"):
         assert {f"{table}.{suffix}" for suffix in ("csv", "md", "tex")} <= names
     assert "report.html" in names
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -260,6 +260,41 @@ def test_paper_numbers_stand_beside_ours_and_an_unknown_one_is_not_a_number(tmp_
     paper = {row[0]: row[-1] for row in artifact.table.rows}
     assert paper == {"CTPO": "51.4", "GSPO": "47.7", "GRPO": "not recovered"}
     assert not (artifact.data["value"] > 1).any()
+
+
+def test_table_3_is_the_two_windows_and_their_paired_difference(tmp_path: Path) -> None:
+    right, half = np.ones((8, 2)), np.tile([1.0, 0.0], (8, 1))
+    for method, scores in (("ctpo", right), ("ctpo_fixed", half), ("grpo", right)):
+        write_run(tmp_path, model="qwen3_14b", method=method, evaluated=(15,), scores={15: scores}, stats_at=())
+    artifact = clip_ablation.make(load(tmp_path), "qwen3_14b")
+    assert artifact.table is not None
+    assert [row[0] for row in artifact.table.rows] == ["CTPO, fixed clip", "CTPO", "adaptive − fixed"]
+    assert artifact.table.rows[-1][1] == "50.0 [50.0, 50.0], p 0.008"  # 2 of the 256 sign patterns
+    assert [row[-1] for row in artifact.table.rows] == ["55.7", "58.8", ""]
+    assert "on aime25, aime26, brumo25, hmmt25 could not be recovered" in artifact.caption
+    assert {run.method for run in artifact.runs} == {"ctpo", "ctpo_fixed"}
+
+
+def test_without_both_windows_there_is_no_table_3(tmp_path: Path) -> None:
+    write_run(tmp_path, method="ctpo", stats_at=())
+    with pytest.raises(NothingToShow, match="not both evaluated"):
+        clip_ablation.make(load(tmp_path), "tiny")
+
+
+def test_a_step_is_chosen_only_by_a_benchmark_that_is_not_reported(tmp_path: Path) -> None:
+    scores = {step: np.full((4, 2), float(step == 10)) for step in (5, 10, 15)}
+    for method in ("ctpo", "grpo"):
+        write_run(
+            tmp_path, method=method, evaluated=(5, 10, 15), benchmarks=("dev", "aime"), scores=scores, stats_at=()
+        )
+    assert final_scores(load(tmp_path), "tiny").steps == (15,)
+    selected = final_scores(Sweep.load(tmp_path, "demo", select_on="dev"), "tiny")
+    assert (selected.steps, selected.benchmarks) == ((10,), ("aime",))
+    assert selected.cells["ctpo"]["aime"].interval.estimate == 1.0
+    assert "best score on dev" in selected.rule
+    assert "no step was chosen by its score" in final_scores(load(tmp_path), "tiny").rule
+    with pytest.raises(NothingToShow, match="to choose a step by"):
+        final_scores(Sweep.load(tmp_path, "demo", select_on="absent"), "tiny")
 
 
 def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(sweep: Path, tmp_path: Path) -> None:

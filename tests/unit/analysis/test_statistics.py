@@ -12,7 +12,15 @@ from analysis.statistics.histograms import quantile, robust_scale
 from analysis.statistics.intervals import Interval
 from analysis.statistics.jackknife import delete_group_jackknife
 from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
-from analysis.statistics.resampling import holm, mean_interval, problem_bootstrap, sign_flip_p_value
+from analysis.statistics.resampling import (
+    _interaction,
+    _stretched,
+    difference_interval,
+    holm,
+    mean_interval,
+    sign_flip_p_value,
+    stratified_interval,
+)
 from analysis.statistics.seeds import seed_band
 
 
@@ -90,11 +98,21 @@ def test_robust_scale_of_normal_values_is_their_standard_deviation() -> None:
     assert robust_scale(counts, histogram_edges()) == pytest.approx(0.3, rel=0.02)
 
 
-def test_bootstrap_of_one_seed_has_the_mean_and_spread_of_a_mean_over_problems() -> None:
+def test_bootstrap_of_one_seed_is_the_t_interval_of_a_mean_over_problems() -> None:
     scores = np.random.default_rng(1).random((1, 50))
-    draws = problem_bootstrap(scores)
-    assert draws.mean() == pytest.approx(scores.mean(), abs=0.002)
-    assert draws.std() == pytest.approx(scores.std() / np.sqrt(50), rel=0.03)
+    interval = mean_interval(scores)
+    half = stats.t.ppf(0.975, 49) * scores.std(ddof=1) / np.sqrt(50)
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.03)
+
+
+def test_variance_of_a_crossed_design_by_hand() -> None:
+    # Seed means 0.25 and 0.75, problem means 0 and 1 and 0.5; nothing is left besides: no interaction.
+    scores = np.array([[-0.25, 0.75, 0.25], [0.25, 1.25, 0.75]])
+    assert _interaction(scores) == pytest.approx(0.0)
+    # Variance over seeds 0.125 / 2 with 1 degree of freedom, over problems 0.25 / 3 with 2.
+    variance, freedom = 0.0625 + 0.25 / 3, (0.0625 + 0.25 / 3) ** 2 / (0.0625**2 / 1 + (0.25 / 3) ** 2 / 2)
+    interval = _stretched(0.5, np.random.default_rng(0).normal(0.5, 1.0, 200_000), [(0.0625, 1), (0.25 / 3, 2)], 0.0)
+    assert interval.high - 0.5 == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variance), rel=0.02)
 
 
 def test_interval_is_clustered_so_more_samples_of_the_same_problems_do_not_narrow_it_to_nothing() -> None:
@@ -104,17 +122,50 @@ def test_interval_is_clustered_so_more_samples_of_the_same_problems_do_not_narro
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(20), rel=0.1)
 
 
-def test_bootstrap_interval_covers_nominally_over_problems_and_samples() -> None:
+def simulated_scores(
+    generator: np.random.Generator, seeds: int, chance: np.ndarray, k: int, seed_spread: float
+) -> np.ndarray:
+    """Mean scores `[seeds, problems]` of k samples each; a training run shifts all of its chances alike."""
+    shifted = np.clip(chance + seed_spread * generator.normal(size=(seeds, 1)), 0.0, 1.0)
+    return generator.binomial(k, shifted) / k
+
+
+@pytest.mark.parametrize(("seeds", "k", "spread"), [(1, 4, 0.0), (1, 32, 0.0), (3, 4, 0.0), (3, 8, 0.05)])
+def test_intervals_cover_nominally_over_problems_samples_and_seeds(seeds: int, k: int, spread: float) -> None:
     generator = np.random.default_rng(2)
     hits = 0
-    for _ in range(300):
-        chance = generator.beta(2.0, 2.0, size=60)
-        scores = generator.binomial(4, chance)[None] / 4
-        draws = problem_bootstrap(scores, resamples=1000)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        hits += int(low <= 0.5 <= high)
-    # 0.95 +- 3.3 standard errors of a share of 300.
-    assert 0.908 <= hits / 300 <= 0.985
+    for _ in range(400):
+        # Chances within [0.2, 0.8], so that shifts are never cut off and the truth is 0.5.
+        chance = 0.2 + 0.6 * generator.beta(1.0, 1.0, size=30)
+        interval = mean_interval(simulated_scores(generator, seeds, chance, k, spread), resamples=500)
+        hits += int(interval.low <= 0.5 <= interval.high)
+    # 0.95 +- 3 standard errors of a share of 400, and a little more on the safe side.
+    assert 0.915 <= hits / 400 <= 0.99
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.05)])
+def test_paired_differences_cover_nominally(seeds: int, spread: float) -> None:
+    generator = np.random.default_rng(3)
+    hits = 0
+    for _ in range(400):
+        chance = 0.25 + 0.4 * generator.beta(1.0, 1.0, size=30)
+        better = chance + 0.1 * generator.random(size=30)
+        first, second = (simulated_scores(generator, seeds, one, 8, spread) for one in (better, chance))
+        interval = difference_interval(first, second, resamples=500)
+        hits += int(interval.low <= 0.05 <= interval.high)
+    assert 0.915 <= hits / 400 <= 0.99
+
+
+def test_an_average_over_benchmarks_draws_their_problems_apart_and_their_seeds_together() -> None:
+    generator = np.random.default_rng(4)
+    one = generator.random((1, 40))
+    alone, twice = mean_interval(one), stratified_interval([one, generator.permutation(one, axis=1)])
+    # Two benchmarks of the same size: half the variance.
+    assert twice.high - twice.low == pytest.approx((alone.high - alone.low) / np.sqrt(2), rel=0.05)
+    # Seeds that differ, problems that do not: a second benchmark of the same runs adds nothing.
+    shifts = np.repeat([[0.2], [0.4], [0.6]], 40, axis=1)
+    widths = [np.ptp(stratified_interval([shifts] * number)[1:]) for number in (1, 2)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.01)
 
 
 def test_a_single_problem_has_no_interval() -> None:
