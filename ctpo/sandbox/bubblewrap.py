@@ -1,20 +1,35 @@
-"""The bubblewrap command line that isolates one call (see bwrap(1))."""
+"""A call in a process of its own, isolated by bubblewrap from start to end (see bwrap(1)).
+
+The slow way: every call starts an interpreter that must import what it uses. It serves hosts that let
+bubblewrap make namespaces but not what runs inside it or beside it (AppArmor on Ubuntu from 23.10 has a
+profile for bubblewrap alone), and as the yardstick of `make bench`. The kernel's own checks are the same; weaker
+than the warm way is only that the number of files in the scratch directory is not bounded.
+"""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import fcntl
+import os
 import re
 import shutil
+import signal
 import subprocess
 from importlib.resources import files
+from pathlib import Path
 
+from ctpo.sandbox import inside
+from ctpo.sandbox.calls import Ends
+from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import DEVICES, PYTHON, SCRATCH, Layout
 
 INSTALL_HINT = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora, RHEL)"
 OLDEST = (0, 8, 0)  # the first with --disable-userns
-STDIN, STDOUT, STDERR, STARTED, SECCOMP = range(5)  # descriptors that bubblewrap is started with
+CHANNEL, SECCOMP = inside.CHANNEL, inside.CHANNEL + 1  # descriptors that bubblewrap is started with
+# Read at once: a worker that has given root up may not be able to.
+_PROGRAM = files("ctpo.sandbox").joinpath("inside.py").read_text() + "\ncold()\n"
 
 
 def find_bubblewrap(system: str = "/usr/bin:/usr/local/bin:/bin") -> tuple[str, str]:
@@ -57,7 +72,7 @@ def staged_arguments(root: str) -> list[str]:
 
 
 def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
-    """The whole command line; expects code on STDIN, the filter on SECCOMP, and STARTED open for writing."""
+    """The whole command line; expects the order on CHANNEL and the filter on SECCOMP."""
     devices = [argument for device in DEVICES for argument in ("--dev-bind", device, device)]
     return [
         bwrap,
@@ -75,15 +90,60 @@ def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
         *devices,
         *("--size", str(limits.file_mb << 20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH),
         "--",
-        *(
-            PYTHON,
-            "-I",
-            "-S",
-            "-B",
-            "-X",
-            "utf8",
-            "-c",
-            files("ctpo.sandbox").joinpath("inside.py").read_text(),
-        ),
-        *(str(math.ceil(limits.cpu_s)), str(limits.memory_mb), str(limits.processes), str(limits.file_mb)),
+        *(PYTHON, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM),
     ]
+
+
+class ColdStart:
+    """Starts calls of one worker. `tree`: bubblewrap arguments; `bpf`: the filter."""
+
+    inherited_mb = (0, 0)
+    parent_pid = 0
+    base_bytes = 0
+
+    def __init__(self, path: str, tree: list[str], bpf: bytes) -> None:
+        self._path, self._tree = path, tree
+        self._bpf = _memory_file(bpf)
+
+    def start(self, ends: Ends, limits: Limits, group: Cgroup | None) -> int:
+        """Start the process that will read its order from the channel; its pid. Raises OSError."""
+        os.lseek(self._bpf, 0, os.SEEK_SET)
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            if group:
+                group.admit(0)
+            self._become_bubblewrap(ends, limits)
+        except OSError as error:
+            os.write(ends.stderr, f"{self._path}: {error}".encode())
+        finally:
+            os._exit(127)
+
+    def ready(self) -> None:
+        """There is nothing to prepare."""
+
+    def note_death(self) -> None:
+        """There is no parent."""
+
+    def _become_bubblewrap(self, ends: Ends, limits: Limits) -> None:
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        sources = (nothing, ends.stdout, ends.stderr, ends.channel, self._bpf)
+        # First out of the way of the targets: a target's number may be one of the sources'.
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SECCOMP + 1) for fd in sources]
+        for target, fd in enumerate(moved):
+            os.dup2(fd, target)
+        os.closerange(SECCOMP + 1, 4096)
+        # Model code goes first when the host runs out of memory, also where no cgroup bounds it.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(self._path, command(self._path, self._tree, limits), {})
+
+
+def _memory_file(content: bytes) -> int:
+    fd = os.memfd_create("sandbox")
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    return fd

@@ -13,12 +13,14 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from ctpo.sandbox.limits import Limits
 
 _PREFIX = "ctpo-sandbox"
-_OWN_PROCESSES = 4  # the worker, bubblewrap outside, bubblewrap as pid 1, and one to spare
+_OWN_PROCESSES = 3  # bubblewrap outside, bubblewrap as pid 1, and one to spare
+_LIMIT_FILES = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,52 @@ class CgroupHome:
     pids: Path
 
 
-@dataclass(frozen=True)
 class Cgroup:
-    """One group (two directories in version 1) that exists."""
+    """One group (two directories in version 1) that exists.
 
-    version: int
-    memory: Path
-    pids: Path
+    The files that admit a process and set the limits are opened at once: what is opened as root still works
+    for a worker that has given root up.
+    """
 
-    def enter(self) -> None:
-        """Put the calling process, and so all its future children, into the group."""
+    def __init__(self, version: int, memory: Path, pids: Path) -> None:
+        self.version, self.memory, self.pids = version, memory, pids
+        self._bounds = (0, 0)
+        self._files: dict[str, FileIO] = {}
+
+    def open(self) -> None:
+        """Open the files. Raises OSError."""
+        limit, swap = _LIMIT_FILES[self.version]
         for folder in {self.memory, self.pids}:
-            (folder / "cgroup.procs").write_text("0")
+            self._files[str(folder)] = (folder / "cgroup.procs").open("wb", buffering=0)
+        self._files["memory"] = (self.memory / limit).open("wb", buffering=0)
+        self._files["pids"] = (self.pids / "pids.max").open("wb", buffering=0)
+        if (self.memory / swap).exists():  # where the kernel counts swap
+            self._files["swap"] = (self.memory / swap).open("wb", buffering=0)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Bound the memory and the number of processes. Raises OSError."""
+        bounds = (limits.memory_mb, limits.processes)
+        if bounds == self._bounds:
+            return
+        size = b"%d" % (limits.memory_mb << 20)
+        swap = b"0" if self.version == 2 else size
+        with contextlib.suppress(OSError):  # in version 1 neither limit may pass the other on the way
+            if "swap" in self._files:
+                self._files["swap"].write(swap)
+        self._files["memory"].write(size)
+        if "swap" in self._files:
+            self._files["swap"].write(swap)
+        self._files["pids"].write(b"%d" % (limits.processes + _OWN_PROCESSES))
+        self._bounds = bounds
+
+    def admit(self, pid: int) -> None:
+        """Put process `pid` (0: the calling one), and so all its future children, into the group."""
+        for folder in {self.memory, self.pids}:
+            self._files[str(folder)].write(b"%d" % pid)
 
     def out_of_memory_kills(self) -> int:
         """How many processes of the group the kernel has killed for memory so far."""
@@ -51,6 +87,7 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove the group; its processes must be dead or dying. Waits up to a second for them."""
+        self.close()
         for folder in {self.memory, self.pids}:
             for _ in range(200):
                 try:
@@ -88,23 +125,16 @@ def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
 
 
 def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
-    """Make the group of worker `slot` of this process, with `limits` set. Raises OSError."""
+    """Make the group `slot` of this process, with `limits` set. Raises OSError."""
     name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
     group = Cgroup(home.version, home.memory / name, home.pids / name)
-    size = str(limits.memory_mb << 20)
-    needed, if_swap_is_counted = (
-        ("memory.max", {"memory.swap.max": "0", "memory.oom.group": "1"})
-        if home.version == 2
-        else ("memory.limit_in_bytes", {"memory.memsw.limit_in_bytes": size})
-    )
     try:
         for folder in {group.memory, group.pids}:
             folder.mkdir()
-        (group.memory / needed).write_text(size)
-        for file, value in if_swap_is_counted.items():
-            if (group.memory / file).exists():
-                (group.memory / file).write_text(value)
-        (group.pids / "pids.max").write_text(str(limits.processes + _OWN_PROCESSES))
+        if (group.memory / "memory.oom.group").exists():
+            (group.memory / "memory.oom.group").write_text("1")
+        group.open()
+        group.set_limits(limits)
     except OSError:
         group.remove()
         raise
@@ -131,7 +161,7 @@ def _works(home: CgroupHome) -> bool:
     if pid == 0:
         status = 1
         with contextlib.suppress(OSError):
-            group.enter()
+            group.admit(0)
             status = 0
         os._exit(status)
     _, status = os.waitpid(pid, 0)

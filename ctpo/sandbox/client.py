@@ -1,196 +1,206 @@
-"""The asynchronous client: starts a launcher of its own, hands it calls, survives its death."""
+"""The asynchronous client: hands calls to the run's server on this node, or to one of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
 from typing import cast
 
 from ctpo.sandbox import protocol
-from ctpo.sandbox.bubblewrap import find_bubblewrap
+from ctpo.sandbox.hosting import ADDRESS_ENV, SandboxServer
 from ctpo.sandbox.limits import Limits
-from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, cut_middle
-from ctpo.sandbox.runtime import find_packages
+from ctpo.sandbox.protocol import Request
+from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, advice, cut_middle
 
-_START_S = 30.0
 _GRACE_S = 20.0
 _ATTEMPTS = 2
-
-
-class _Launcher:
-    """A launcher process and this side of its control socket."""
-
-    def __init__(self, limits: Limits, concurrency: int) -> None:
-        config = {
-            "packages": find_packages(),
-            # Found here because the launcher has no PATH.
-            "bubblewrap": find_bubblewrap(),
-            "limits": asdict(limits),
-            "concurrency": concurrency,
-        }
-        home = str(Path(__file__).resolve().parents[2])
-        start = (
-            "import sys; sys.path.append(sys.argv.pop(1)); "
-            "from ctpo.sandbox.launcher import main; sys.exit(main(sys.argv[1:]))"
-        )
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-B",
-                    "-c",
-                    start,
-                    home,
-                    str(theirs.fileno()),
-                    json.dumps(config),
-                ],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        self.control.setblocking(False)
-        self.summary = ""
-
-    async def ready(self) -> None:
-        """Wait until the isolation is prepared; raises SandboxUnavailable with the reason if it cannot be."""
-        loop = asyncio.get_running_loop()
-        try:
-            said = await asyncio.wait_for(loop.sock_recv(self.control, 65536), _START_S)
-        except (OSError, asyncio.TimeoutError) as error:
-            raise SandboxUnavailable(f"sandbox: the launcher did not start within {_START_S:.0f} s") from error
-        hello = (
-            json.loads(said) if said else {"error": "sandbox: the launcher died at its start; see its traceback above"}
-        )
-        if "error" in hello:
-            raise SandboxUnavailable(hello["error"])
-        self.summary = hello["summary"]
-
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    async def close(self) -> None:
-        """End the launcher and with it every call; kill it if it does not go within a few seconds."""
-        with contextlib.suppress(OSError):
-            self.control.shutdown(socket.SHUT_RDWR)
-        self.control.close()
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(None, lambda: self.process.wait(5))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            await loop.run_in_executor(None, self.process.wait)
+_BUSY_PAUSE_S = 0.2
 
 
 class SandboxClient:
     """Runs Python code, each call in a fresh isolated process; at most `concurrency` at once, the rest wait.
 
-    Belongs to one event loop. Cancelling `run` kills the call. `close` (or the death of this process,
-    however it dies) ends every call and leaves no process, mount or cgroup.
+    Uses the server at `address` (default: the one that `ADDRESS_ENV` names) if there is one on this node, else
+    starts its own, which ends with `close` or with this process, and leaves no process, mount or cgroup.
+    Belongs to one event loop. Cancelling `run` kills the call.
     """
 
-    def __init__(self, limits: Limits, concurrency: int) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        concurrency: int,
+        *,
+        address: str | None = None,
+        server: SandboxServer | None = None,
+        sessions: int = 0,
+    ) -> None:
         if concurrency < 1:
             raise ValueError(f"sandbox.concurrency={concurrency}: must be at least 1")
         self.limits = limits
-        self._concurrency = concurrency
+        self._concurrency, self._sessions = concurrency, sessions
+        self._address = server.address if server else address or os.environ.get(ADDRESS_ENV)
         self._slots = asyncio.Semaphore(concurrency)
         self._starting = asyncio.Lock()
-        self._launcher: _Launcher | None = None
+        self._own: SandboxServer | None = None
         self._closed = False
 
-    async def run(self, code: str) -> ExecutionResult:
+    async def run(self, code: str, *, limits: Limits | None = None, echo: bool = True) -> ExecutionResult:
         """Run `code`; every way in which it can fail is a result. Never runs it without isolation.
 
+        `limits`: instead of the client's; `echo`: show the value of a last bare expression as a notebook does.
         Raises SandboxUnavailable when the isolation itself cannot be had, RuntimeError after `close`.
         """
-        text = code.encode("utf-8", "replace")
-        if len(text) > protocol.MAX_CODE_BYTES:
-            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
-        async with self._slots:
-            # A worker that was killed from outside loses its call; a second loss is no accident.
-            for _ in range(_ATTEMPTS):
-                launcher = await self._running_launcher()
-                answer = protocol.unpack_result(
-                    await _exchange(launcher.control, protocol.pack_request(text), self._patience_s())
-                )
-                if answer is not None:
-                    return self._result(*answer)
-        raise SandboxUnavailable(f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes")
+        async with self.session(persistent=False) as session:
+            return await session.run(code, limits=limits, echo=echo)
+
+    def session(self, persistent: bool = True) -> Session:
+        """Calls of one trajectory, to be used as `async with`; `persistent`: they share one process."""
+        return Session(self, persistent)
 
     async def start(self) -> str:
-        """Prepare the isolation now rather than at the first call; one line that says what isolates."""
-        return (await self._running_launcher()).summary
+        """Prepare the isolation now rather than at the first call; one line that says what isolates.
+
+        Empty for a server that somebody else started.
+        """
+        (await self._connect()).close()
+        return self._own.summary if self._own else ""
 
     async def close(self) -> None:
         """Kill what runs and free everything. Safe to call twice."""
         self._closed = True
-        launcher, self._launcher = self._launcher, None
-        if launcher:
-            await launcher.close()
+        server, self._own = self._own, None
+        if server:
+            await asyncio.to_thread(server.close)
 
-    def _patience_s(self) -> float:
-        return self.limits.wall_s + _GRACE_S
+    async def _connect(self) -> socket.socket:
+        """A connection to a server that lives. Raises SandboxUnavailable."""
+        if self._closed:
+            raise RuntimeError("sandbox: the client is closed")
+        while True:
+            if self._address:
+                with contextlib.suppress(ConnectionError, FileNotFoundError):
+                    return await _connected(self._address)
+            async with self._starting:
+                if self._own and self._own.alive() and self._address == self._own.address:
+                    continue  # another call of ours has just started it
+                await self._start_own()
 
-    async def _running_launcher(self) -> _Launcher:
-        async with self._starting:
-            if self._closed:
-                raise RuntimeError("sandbox: the client is closed")
-            if self._launcher is not None and not self._launcher.alive():
-                await self._launcher.close()
-                self._launcher = None
-            if self._launcher is None:
-                launcher = _Launcher(self.limits, self._concurrency)
-                try:
-                    await launcher.ready()
-                except BaseException:
-                    await launcher.close()
-                    raise
-                self._launcher = launcher
-            return self._launcher
-
-    def _result(self, reason: str, duration_s: float, stdout: bytes, stderr: bytes) -> ExecutionResult:
-        if reason == protocol.UNAVAILABLE:
-            raise SandboxUnavailable(_advice(stderr.decode("utf-8", "replace").strip()))
-        cap = self.limits.output_bytes
-        return ExecutionResult(cut_middle(stdout, cap), cut_middle(stderr, cap), cast(Reason, reason), duration_s)
-
-
-async def _exchange(control: socket.socket, request: bytes, patience_s: float) -> bytes:
-    """Send a call to whichever worker is free; its whole answer, or fewer bytes when the worker is lost."""
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    with ours, contextlib.suppress(ConnectionError, asyncio.TimeoutError):
-        ours.setblocking(False)
-        with theirs:
-            socket.send_fds(control, [b"c"], [theirs.fileno()])
-        parts: list[bytes] = []
-
-        async def talk() -> None:
-            await loop.sock_sendall(ours, request)
-            while part := await loop.sock_recv(ours, 1 << 18):
-                parts.append(part)
-
+    async def _start_own(self) -> None:
+        if self._closed:
+            raise RuntimeError("sandbox: the client is closed")
+        if self._own:
+            await asyncio.to_thread(self._own.close)
+        self._own = server = SandboxServer(self._concurrency, self._sessions)
         try:
-            await asyncio.wait_for(talk(), patience_s)
-        finally:
+            await asyncio.to_thread(server.ready)
+        except BaseException:
+            self._own = None
+            await asyncio.to_thread(server.close)
+            raise
+        self._address = server.address
+
+
+class Session:
+    """The calls of one trajectory, one at a time. Leaving it ends its process.
+
+    A persistent session keeps its variables from one `run` to the next, unless a program ran into a limit or
+    died: then its process is gone, and the next `run` starts with nothing.
+    """
+
+    def __init__(self, client: SandboxClient, persistent: bool) -> None:
+        self._client, self._persistent = client, persistent
+        self._connection: socket.socket | None = None
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._drop()
+
+    async def run(self, code: str, *, limits: Limits | None = None, echo: bool = True) -> ExecutionResult:
+        """As `SandboxClient.run`."""
+        limits = limits or self._client.limits
+        text = code.encode("utf-8", "replace")
+        if len(text) > protocol.MAX_CODE_BYTES:
+            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
+        request = Request(text, limits, echo, self._persistent)
+        async with self._client._slots:
+            reason, duration, out, err = await self._answer(request)
+        if reason == protocol.UNAVAILABLE:
+            raise SandboxUnavailable(advice(err.decode("utf-8", "replace").strip()))
+        kept = limits.output_bytes
+        return ExecutionResult(cut_middle(out, kept), cut_middle(err, kept), cast(Reason, reason), duration)
+
+    async def _answer(self, request: Request) -> tuple[str, float, bytes, bytes]:
+        """A worker that was killed from outside loses its call; a second loss is no accident."""
+        losses = 0
+        while losses < _ATTEMPTS:
+            fresh = self._connection is None
+            if self._connection is None:
+                self._connection = await self._client._connect()
+            answer = None
+            try:
+                answer = await _exchange(self._connection, request)
+            finally:
+                if not request.session or answer is None or answer[0] not in ("ok", "error", "memory"):
+                    self._drop()
+            if answer is None:
+                # A session whose process died while it was idle is not a lost call.
+                losses += fresh
+            elif answer[0] != protocol.BUSY:
+                return answer
+            else:
+                await asyncio.sleep(_BUSY_PAUSE_S)
+        raise SandboxUnavailable(f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes")
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
             # Reaches the worker even if a forked child of this process holds a copy of the descriptor.
             with contextlib.suppress(OSError):
-                ours.shutdown(socket.SHUT_RDWR)
-        return b"".join(parts)
-    return b""
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+async def _connected(address: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.setblocking(False)
+        while True:
+            try:
+                await asyncio.get_running_loop().sock_connect(connection, f"\0{address}")
+                return connection
+            except BlockingIOError:  # so many are waiting that the kernel takes no more
+                await asyncio.sleep(0.05)
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _exchange(connection: socket.socket, request: Request) -> tuple[str, float, bytes, bytes] | None:
+    """Send a program and wait for its answer, in line as long as it takes; None when the worker is lost."""
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_sendall(connection, request.pack())
+        if await loop.sock_recv(connection, 1) != protocol.TAKEN:
+            return None
+        return await asyncio.wait_for(_read_answer(connection), request.limits.wall_s + _GRACE_S)
+    except (OSError, asyncio.TimeoutError):
+        return None
+
+
+async def _read_answer(connection: socket.socket) -> tuple[str, float, bytes, bytes] | None:
+    loop, got = asyncio.get_running_loop(), bytearray()
+    while (answer := protocol.unpack_result(bytes(got))) is None:
+        part = await loop.sock_recv(connection, 1 << 18)
+        if not part:
+            return None
+        got += part
+    return answer
 
 
 def require_isolation() -> str:
@@ -206,35 +216,15 @@ def require_isolation() -> str:
 async def _prove() -> str:
     if not sys.platform.startswith("linux"):
         raise SandboxUnavailable(f"sandbox: isolation needs Linux namespaces, this is {sys.platform}: run on Linux")
-    client = SandboxClient(Limits(wall_s=20.0), concurrency=1)
+    server = SandboxServer(1, modules="")
     try:
-        summary = await client.start()
+        summary = await asyncio.to_thread(server.ready)
+        client = SandboxClient(Limits(wall_s=20.0), 1, server=server)
         result = await client.run("import os; (os.getuid(), os.path.exists('/etc'), sum(range(10)))")
     finally:
-        await client.close()
+        await asyncio.to_thread(server.close)
     if result.stdout != "(1000, False, 45)\n":
         raise SandboxUnavailable(
             f"sandbox: a first call went wrong ({result.reason}): {result.stdout}{result.stderr}".strip()
         )
     return summary
-
-
-def _advice(complaint: str) -> str:
-    """bubblewrap's complaint with what to allow, from the host's own switches where they say so."""
-    switches = {
-        "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
-        "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
-            "1",
-            "an AppArmor profile for bwrap, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    }
-    for path, (blocking, remedy) in switches.items():
-        with contextlib.suppress(OSError):
-            if Path(path).read_text().strip() == blocking:
-                return f"sandbox: bubblewrap cannot isolate ({complaint}); allow it: {remedy}"
-    inside = "; start the container with user namespaces allowed" if os.path.exists("/.dockerenv") else ""
-    return (
-        f"sandbox: bubblewrap cannot isolate ({complaint}); the host must allow user namespaces "
-        f"(sysctl user.max_user_namespaces, also of the namespaces around this one){inside}"
-    )

@@ -1,62 +1,84 @@
-"""Runs inside the sandbox, as the text of `python -c`: sets the process's limits, runs the code on stdin.
+"""Runs inside the sandbox: sets the process's limits, runs the code that comes over the channel.
 
-It must not import anything that is not already in a bare interpreter: every millisecond here is paid per
-call. Nothing here protects anything, save that the limits are set before the first line of the caller's
-code. Arguments: cpu seconds, memory MiB, processes, file MiB. Exit status: 0, the code's own, 1 for an
-exception, or `OUT_OF_MEMORY`. One byte on descriptor 3 tells the supervisor that isolation and interpreter
-are up.
+Given to the interpreter as text, so that no file of this project is visible inside; it must not import
+anything that is not already in a bare interpreter, because every millisecond here is paid per call. Nothing
+here protects anything, save that the limits are set before the first line of the caller's code.
+
+The channel is one end of a socket pair: in comes a request (see `protocol.pack_order`); out goes one byte
+when isolation and interpreter are up. A fresh call closes it before the caller's code begins, which can so
+forge nothing, and tells its end by its exit status: 0, the code's own, 1 for an exception, or
+`OUT_OF_MEMORY`. A session keeps it and answers each program with such a status (4 bytes); its code could
+forge that, about itself.
 """
 
+import builtins
 import posix
 import sys
 from types import CodeType, TracebackType
 
 OUT_OF_MEMORY = 250
-_STARTED_FD = 3
+CHANNEL = 3
 _PyCF_ONLY_AST = 0x400
 _NAME = "<code>"
 
 
-def _limit(cpu_s: int, memory_mb: int, processes: int, file_mb: int) -> None:
+class Order:
+    """A request as it comes over the channel; integers in this order, a newline, the code."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, _, self.code = raw.partition(b"\n")
+        numbers = [int(number) for number in head.split()]
+        self.cpu_s, self.data_mb, self.address_mb, self.processes, self.file_mb, self.inodes = numbers[:6]
+        self.echo, self.session = map(bool, numbers[6:])
+
+
+def read_order() -> Order | None:
+    """The next request; None when the supervisor is gone."""
+    size = _read_exactly(8)
+    return Order(_read_exactly(int.from_bytes(size, "little"))) if size else None
+
+
+def _read_exactly(count: int) -> bytes:
+    got = b""
+    while len(got) < count:
+        part = posix.read(CHANNEL, count - len(got))
+        if not part:
+            return b""
+        got += part
+    return got
+
+
+def limit(order: Order) -> None:
     import resource
 
     mib = 1 << 20
-    wanted = (
-        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
-        # Private memory; and address space, which shared mappings count in too, with room for libraries.
-        (resource.RLIMIT_DATA, memory_mb * mib, memory_mb * mib),
-        (resource.RLIMIT_AS, (2 * memory_mb + 256) * mib, (2 * memory_mb + 256) * mib),
-        (resource.RLIMIT_FSIZE, file_mb * mib, file_mb * mib),
-        (resource.RLIMIT_NPROC, processes, processes),
-        (resource.RLIMIT_NOFILE, 256, 256),
-        (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_MEMLOCK, 0, 0),
-        (resource.RLIMIT_MSGQUEUE, 0, 0),
-        (resource.RLIMIT_SIGPENDING, 128, 128),
-    )
-    for which, soft, hard in wanted:
+    for which, value in (
+        # Soft and hard are the same: the first process of a namespace does not die of SIGXCPU.
+        (resource.RLIMIT_CPU, order.cpu_s),
+        # Private memory; and address space, which shared mappings count in too.
+        (resource.RLIMIT_DATA, order.data_mb * mib),
+        (resource.RLIMIT_AS, order.address_mb * mib),
+        (resource.RLIMIT_FSIZE, order.file_mb * mib),
+        (resource.RLIMIT_NPROC, order.processes),
+        (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 128),
+    ):
         present = resource.getrlimit(which)[1]
-        if present != resource.RLIM_INFINITY:
-            soft, hard = min(soft, present), min(hard, present)
-        resource.setrlimit(which, (soft, hard))
+        value = value if present == resource.RLIM_INFINITY else min(value, present)
+        resource.setrlimit(which, (value, value))
 
 
-def _read_code() -> str:
-    parts = []
-    while part := posix.read(0, 1 << 20):
-        parts.append(part)
-    posix.dup2(posix.open("/dev/null", posix.O_RDONLY), 0)
-    return b"".join(parts).decode("utf-8", "replace")
-
-
-def _compiled(source: str) -> list[CodeType]:
+def _compiled(source: str, echo: bool) -> list[CodeType]:
     """The code; a last bare expression apart, to be echoed as in a notebook (`;` silences it)."""
     import _ast
 
     tree = compile(source, _NAME, "exec", _PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, _ast.Module)
     last = []
-    if tree.body and isinstance(tree.body[-1], _ast.Expr) and not source.rstrip().endswith(";"):
+    if echo and tree.body and isinstance(tree.body[-1], _ast.Expr) and not source.rstrip().endswith(";"):
         last = [compile(_ast.Interactive(body=[tree.body.pop()]), _NAME, "single", dont_inherit=True)]
     return [compile(tree, _NAME, "exec", dont_inherit=True), *last]
 
@@ -69,6 +91,11 @@ def _show(error: BaseException, frames: TracebackType | None, source: str) -> No
     traceback.print_exception(type(error), error, frames)
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
 def _finish() -> None:
     """What interpreter shutdown would do for the program: join its threads, call its exit hooks, flush."""
     if "threading" in sys.modules:
@@ -76,21 +103,18 @@ def _finish() -> None:
     import atexit
 
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush()
 
 
-def _run(source: str) -> int:
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
+def _run(source: str, echo: bool, names: dict[str, object]) -> int:
     try:
-        parts = _compiled(source)
+        parts = _compiled(source, echo)
     except BaseException as error:
         _show(error, None, source)
         return 1
     try:
         for part in parts:
-            exec(part, main.__dict__)
+            exec(part, names)
     except SystemExit as leaving:
         if leaving.code is None or isinstance(leaving.code, int):
             return (leaving.code or 0) & 255
@@ -107,27 +131,41 @@ def _run(source: str) -> int:
     return 0
 
 
-def _main() -> None:
-    import builtins
+def _guarded(step: object, status: int) -> int:
+    try:
+        step()  # type: ignore[operator]
+    except BaseException:
+        return status or 1
+    return status
 
-    _limit(*map(int, sys.argv[1:5]))
+
+def run(order: Order) -> None:
+    """Run the code, a session's next ones too, and end the process."""
+    main = type(sys)("__main__")
+    sys.modules["__main__"] = main
     sys.argv = [""]
-    sys.path = [p for p in sys.path if not p.endswith(".zip")] + ["/packages"]
-    for name, value in (("HOME", "/tmp"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")):
-        posix.environ[name.encode()] = value.encode()
-        posix.putenv(name, value)
     for name in ("exit", "quit"):
         setattr(builtins, name, sys.exit)
-    source = _read_code()
-    posix.write(_STARTED_FD, b"R")
-    posix.closerange(_STARTED_FD, 256)
-    status = _run(source)
-    try:
-        _finish()
-    except BaseException:
-        status = status or 1
-    posix._exit(status)
+    session, following = order.session, None
+    posix.write(CHANNEL, b"R")
+    if not session:
+        posix.close(CHANNEL)
+    status = _run(order.code.decode("utf-8", "replace"), order.echo, main.__dict__)
+    while session:
+        status = _guarded(_flush, status)
+        posix.write(CHANNEL, status.to_bytes(4, "little"))
+        following = read_order()
+        if following is None:
+            break
+        status = _run(following.code.decode("utf-8", "replace"), following.echo, main.__dict__)
+    posix._exit(_guarded(_finish, status))
 
 
-if __name__ == "__main__":
-    _main()
+def cold() -> None:
+    """Entry point of a bare interpreter that bubblewrap has isolated."""
+    sys.path = [p for p in sys.path if not p.endswith(".zip")] + ["/packages"]
+    order = read_order()
+    assert order is not None
+    limit(order)
+    posix.closerange(CHANNEL + 1, 256)
+    run(order)

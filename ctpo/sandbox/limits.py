@@ -12,10 +12,11 @@ class Limits:
 
     wall_s: seconds from the start of the isolated process to its end.
     cpu_s: CPU seconds of each process of the call (whole seconds; fractions are rounded up).
-    memory_mb: MiB of all processes of the call together; importing numpy, scipy and sympy takes about 180.
+    memory_mb: MiB of all processes of the call together, beyond what the warm parent has imported for it.
     output_bytes: bytes kept of stdout, and as many of stderr; writing more ends the call.
     processes: processes and threads alive at once.
     file_mb: MiB of the largest file, and of the whole scratch directory.
+    files: files, directories and links in the scratch directory.
 
     Raises ValueError naming the field when a value is out of range.
     """
@@ -26,6 +27,7 @@ class Limits:
     output_bytes: int = 65536
     processes: int = 32
     file_mb: int = 32
+    files: int = 4096
 
     def __post_init__(self) -> None:
         least = {
@@ -35,6 +37,7 @@ class Limits:
             "output_bytes": 256,
             "processes": 1,
             "file_mb": 1,
+            "files": 16,
         }
         for field in fields(self):
             value = getattr(self, field.name)

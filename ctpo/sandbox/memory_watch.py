@@ -12,7 +12,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Watch:
-    """Watches the calling process's descendants against `memory_mb` MiB; look every `interval_s` seconds.
+    """Watches a call's processes against `memory_mb` MiB beyond `base_bytes`; look every `interval_s` seconds.
 
     Weaker than a cgroup: between two looks a call can take what 32 processes touch in that time, and kernel
     memory (inodes, pipes) is not counted.
@@ -20,16 +20,16 @@ class Watch:
 
     interval_s = 0.05
 
-    def __init__(self, memory_mb: int) -> None:
-        self._limit = memory_mb << 20
+    def __init__(self, memory_mb: int, base_bytes: int) -> None:
+        self._limit = (memory_mb << 20) + base_bytes
 
-    def exceeded(self) -> bool:
-        """Whether the processes hold more than the limit, each shared page counted once over its sharers."""
-        pids = list(descendants(os.getpid()))
+    def exceeded(self, pid: int) -> bool:
+        """Whether `pid` and its descendants hold more, each shared page counted once over its sharers."""
+        pids = [pid, *descendants(pid)]
         # Resident sizes count shared pages in every process: an upper bound that is cheap to read.
         if sum(map(_resident, pids)) <= self._limit:
             return False
-        return sum(map(_proportional, pids)) > self._limit
+        return sum(map(proportional, pids)) > self._limit
 
 
 def children_of(pid: int) -> list[int]:
@@ -55,7 +55,16 @@ def _resident(pid: int) -> int:
     return 0
 
 
-def _proportional(pid: int) -> int:
+def state_of(pid: int) -> str:
+    """One letter as in ps(1), `X` if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def proportional(pid: int) -> int:
+    """Bytes that the process holds, each shared page divided by the number of its sharers."""
     with contextlib.suppress(OSError):
         found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
         return int(found[1]) << 10 if found else 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Reason = Literal["ok", "error", "timeout", "memory", "output", "killed"]
@@ -62,3 +65,24 @@ def _torn_end(part: bytes) -> int:
         length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
         return back if length > back else 0
     return 0
+
+
+def advice(complaint: str) -> str:
+    """A complaint of the kernel with what to allow, from the host's own switches where they say so."""
+    switches = {
+        "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
+        "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+            "1",
+            "an AppArmor profile for bwrap, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    }
+    for path, (blocking, remedy) in switches.items():
+        with contextlib.suppress(OSError):
+            if Path(path).read_text().strip() == blocking:
+                return f"sandbox: calls cannot be isolated ({complaint}); allow it: {remedy}"
+    inside = "; start the container with user namespaces allowed" if os.path.exists("/.dockerenv") else ""
+    return (
+        f"sandbox: calls cannot be isolated ({complaint}); the host must allow user namespaces "
+        f"(sysctl user.max_user_namespaces, also of the namespaces around this one){inside}"
+    )

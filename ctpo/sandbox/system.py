@@ -1,15 +1,24 @@
-"""The few Linux calls that Python does not offer, and what needs root: private mounts, another uid."""
+"""The few Linux calls that Python does not offer: namespaces, mounts, another uid, ties between processes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from pathlib import Path
 
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import DEVICES, SCRATCH, Layout
 
-_CLONE_NEWNS = 0x20000
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = (
+    0x20000,
+    0x4000000,
+    0x8000000,
+    0x10000000,
+    0x40000000,
+)
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_MNT_DETACH = 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = (
     1,
     2,
@@ -19,7 +28,7 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE =
     16384,
     1 << 18,
 )
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _SIGKILL = 9
 
 # Above every range in the table of https://systemd.io/UIDS-GIDS, below the reserved 2**31.
@@ -81,29 +90,59 @@ def become(uid: int) -> None:
 
 
 def stage(layout: Layout) -> str:
-    """As root: put the tree together in a mount namespace of this process alone; returns its root directory.
+    """Put the tree together in a new mount namespace of this process alone; returns its root directory.
 
-    It is what lets an unprivileged uid see an interpreter that lives below, say, a private home directory,
-    and nothing else from there. The mounts vanish with the last process of the namespace.
+    Needs all capabilities over the user namespace. As root it is what lets an unprivileged uid see an
+    interpreter that lives below, say, a private home directory, and nothing else from there. The mounts vanish
+    with the last process of the namespace. Raises OSError, or SandboxUnavailable if there is no place for it.
     """
     sources = [os.path.realpath(source) for source, _ in layout.binds]
     free = [s for s in _STAGES if os.path.isdir(s) and not any(source.startswith(f"{s}/") for source in sources)]
     if not free:
         raise SandboxUnavailable(
-            f"sandbox: root needs one folder of {', '.join(_STAGES)} that the environment is not below"
+            f"sandbox: it needs one folder of {', '.join(_STAGES)} that the environment is not below"
         )
     root = free[0]
-    try:
-        _check(_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
-        _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-        _mount("sandbox", root, "tmpfs", _MS_NOSUID, "mode=0755,size=1m")
-        _fill(root, layout)
-        _mount("none", root, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-    except OSError as error:
-        raise SandboxUnavailable(
-            f"sandbox: root may not mount here ({error}): give the container CAP_SYS_ADMIN, or run as an ordinary user"
-        ) from error
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    _mount("sandbox", root, "tmpfs", _MS_NOSUID, "mode=0755,size=1m")
+    _fill(root, layout)
+    _mount("none", root, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     return root
+
+
+def enter_user_namespace(inside_uid: int) -> None:
+    """The calling process becomes `inside_uid` of a new user namespace, with all capabilities over it."""
+    uid, gid = os.geteuid(), os.getegid()
+    _check(_libc.unshare(_CLONE_NEWUSER), "unshare(CLONE_NEWUSER)")
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{inside_uid} {uid} 1"),
+        ("gid_map", f"{inside_uid} {gid} 1"),
+    ):
+        Path(f"/proc/self/{name}").write_text(text)
+
+
+def leave_the_host() -> None:
+    """New and empty network, ipc and host name; needs capabilities over the user namespace."""
+    _check(_libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS), "unshare(CLONE_NEWNET)")
+    _check(_libc.sethostname(b"sandbox", 7), "sethostname")
+
+
+def change_root(root: str) -> None:
+    """`root` becomes `/` of a new mount namespace, and what was there before is out of reach."""
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    _mount(root, root, None, _MS_BIND | _MS_REC)
+    os.chdir(root)
+    _check(_libc.syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir("/")
+
+
+def no_new_privileges() -> None:
+    """No program that this process executes gives it rights that it does not have."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
 def _fill(root: str, layout: Layout) -> None:
@@ -119,8 +158,14 @@ def _fill(root: str, layout: Layout) -> None:
         else:
             Path(target).touch()
         _mount(source, target, None, _MS_BIND)
-        _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+        _mount("none", target, None, _kept(target) | _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     for place in layout.empty:
         _mount("sandbox", root + place, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "mode=0755,size=4k")
     for device in DEVICES:
         Path(root + device).touch()
+        _mount(device, root + device, None, _MS_BIND)
+
+
+def _kept(mounted: str) -> int:
+    """Flags that a remount in a user namespace may not take off what it got from the host."""
+    return os.statvfs(mounted).f_flag & os.ST_NOEXEC

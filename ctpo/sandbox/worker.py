@@ -1,226 +1,289 @@
-"""One worker: takes calls from the shared control socket and supervises each in its own isolated process.
+"""One worker: takes calls from the server's listening socket and supervises each in its own isolated process.
 
-A call arrives as one end of a socket pair: the caller writes a length and the code, the worker answers with
-a header and the raw output. When the caller's end closes (cancellation, death) the call is killed. The
-worker is a single-threaded process without secrets that, started by root, has given root up before its
-first call.
+A caller connects and sends a request; the worker answers with a header and the raw output. When the caller's
+end closes (cancellation, death) the call is killed. A session's process stays when its program has ended,
+stopped, until the next request comes over the same connection. The worker is a single-threaded process
+without secrets that, started by root, has given root up before its first call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import math
 import os
 import resource  # noqa: F401  os.wait4 imports it, perhaps when it is out of reach
 import select
 import signal
 import socket
+import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
-from ctpo.sandbox import memory_watch
-from ctpo.sandbox.bubblewrap import SECCOMP, STARTED, STDERR, STDIN, STDOUT
+from ctpo.sandbox.calls import Call, Ends, drain
 from ctpo.sandbox.cgroups import Cgroup
-from ctpo.sandbox.inside import OUT_OF_MEMORY
 from ctpo.sandbox.limits import Limits
-from ctpo.sandbox.protocol import UNAVAILABLE, pack_result, read_request
+from ctpo.sandbox.memory_watch import Watch, children_of, descendants, state_of
+from ctpo.sandbox.protocol import BUSY, TAKEN, UNAVAILABLE, Request, pack_result, read_request
 
-_CHUNK = 65536
-_SIGNALS = range(1, 65)
+_REQUEST_S = 10.0
+
+
+class Starter(Protocol):
+    """How a call's process comes to be: forked from a warm parent, or by bubblewrap from nothing."""
+
+    parent_pid: int
+    inherited_mb: tuple[int, int]
+    base_bytes: int
+
+    def start(self, ends: Ends, limits: Limits, group: Cgroup | None) -> int:
+        """Start an isolated process that reads its order from `ends.channel`; its pid. Raises OSError."""
+
+    def ready(self) -> None:
+        """Prepare now rather than at the first call. Raises OSError."""
+
+    def note_death(self) -> None:
+        """The parent is dead and reaped."""
 
 
 @dataclass
-class _Call:
-    """State of the call that is running."""
-
-    pid: int
-    streams: dict[int, bytearray]
-    stdout: int
-    stderr: int
-    started_fd: int
-    started: bool = False
-    stopped_for: str = ""
-    status: int | None = None
-    cpu_s: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+class _Session:
+    call: Call
+    request: Request
 
 
 class Worker:
-    """Runs calls one after another. `arguments`: bubblewrap's command line; `bpf`: the filter."""
+    """Runs programs one after another. `groups`: one per process that may exist at once, or none at all."""
 
-    def __init__(self, arguments: Sequence[str], bpf: bytes, limits: Limits, group: Cgroup | None) -> None:
-        self._arguments, self._limits, self._group = arguments, limits, group
-        self._bpf = _memory_file(bpf)
-        self._kills_seen = group.out_of_memory_kills() if group else 0
+    def __init__(self, starter: Starter, groups: list[Cgroup], user: int, sessions: int) -> None:
+        self._starter, self._free, self._user = starter, list(groups), user
+        self._grouped = bool(groups)
+        self._sessions: dict[socket.socket, _Session] = {}
+        self._most_sessions = sessions
+        self._running: Call | None = None
         self._child_died, wake = os.pipe()
         for end in (self._child_died, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
-    def serve(self, control: socket.socket) -> None:
-        """Take calls until the control socket closes."""
+    def serve(self, listener: socket.socket) -> None:
+        """Take calls for ever; the server's death is this process's."""
+        listener.setblocking(False)
         while True:
-            _, handles, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
-            if not handles:
-                return
-            with socket.socket(fileno=handles[0]) as caller:
-                code = read_request(caller)
-                if code is not None:
-                    try:
-                        caller.sendall(self.run(code, caller))
-                    except (BrokenPipeError, ConnectionResetError):
-                        continue
-
-    def run(self, code: bytes, caller: socket.socket) -> bytes:
-        """Run `code` to its end or to a limit; the packed answer for the caller. No process of it is left."""
-        call = self._start(code)
-        self._attend(call, caller)
-        self._bury(call)
-        for fd, kept in call.streams.items():
-            while part := os.read(fd, _CHUNK):
-                kept += part
-            os.close(fd)
-        self._note_start(call)
-        os.close(call.started_fd)
-        duration = time.monotonic() - call.begun
-        reason = self._reason(call)
-        return pack_result(reason, duration, bytes(call.streams[call.stdout]), bytes(call.streams[call.stderr]))
-
-    def _start(self, code: bytes) -> _Call:
-        source = _memory_file(code)
-        pipes = [os.pipe() for _ in range(3)]
-        os.lseek(self._bpf, 0, os.SEEK_SET)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._become_bubblewrap(source, [write for _, write in pipes])
-            except OSError as error:
-                os.write(STDERR, f"{self._arguments[0]}: {error}".encode())
-            finally:
-                os._exit(127)
-        os.close(source)
-        for _, write in pipes:
-            os.close(write)
-        out, err, started = (read for read, _ in pipes)
-        for fd in (out, err, started):
-            os.set_blocking(fd, False)
-        return _Call(pid, {out: bytearray(), err: bytearray()}, out, err, started)
-
-    def _become_bubblewrap(self, source: int, ends: list[int]) -> None:
-        # First out of the way of the targets: a target's number may be one of the sources'.
-        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, SECCOMP + 1) for fd in (source, *ends, self._bpf)]
-        for fd, target in zip(moved, (STDIN, STDOUT, STDERR, STARTED, SECCOMP), strict=True):
-            os.dup2(fd, target)
-        os.closerange(SECCOMP + 1, 4096)
-        # Model code goes first when the host runs out of memory, also where no cgroup bounds it.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500")
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        os.execve(self._arguments[0], list(self._arguments), {})
-
-    def _attend(self, call: _Call, caller: socket.socket) -> None:
-        """Collect output until the process ends, a limit is reached or the caller leaves; then stop it."""
-        poll = select.poll()
-        for fd in (*call.streams, caller.fileno(), self._child_died):
-            poll.register(fd, select.POLLIN)
-        watch = None if self._group else memory_watch.Watch(self._limits.memory_mb)
-        end = call.begun + self._limits.wall_s
-        while call.status is None and not call.stopped_for:
-            left = end - time.monotonic()
-            if left <= 0:
-                call.stopped_for = "timeout"
-                break
-            for fd, _ in poll.poll(1000 * (min(left, watch.interval_s) if watch else left) + 1):
-                if fd in call.streams:
-                    self._collect(call, fd, poll)
-                elif fd == caller.fileno():
-                    call.stopped_for = "killed"
+            for ready in self._ready(listener):
+                if ready is listener:
+                    self._accept(listener)
+                elif ready is not None:
+                    self._go_on(ready)
                 else:
-                    _drain(fd)
-                    self._reap(call)
-            if watch and call.status is None and watch.exceeded():
-                call.stopped_for = "memory"
+                    drain(self._child_died)
+                    self._reap()
 
-    def _collect(self, call: _Call, fd: int, poll: select.poll) -> None:
-        part = os.read(fd, _CHUNK)
-        call.streams[fd] += part
-        if not part:
-            poll.unregister(fd)
-        if len(call.streams[fd]) > self._limits.output_bytes:
-            call.stopped_for = "output"
+    def _ready(self, listener: socket.socket) -> Iterator[socket.socket | None]:
+        """What can be read: connections of sessions first, then the listener; None: a child has died."""
+        with select.epoll() as poll:
+            poll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # one worker wakes, not all
+            poll.register(self._child_died, select.EPOLLIN)
+            by_fd = {connection.fileno(): connection for connection in self._sessions}
+            for fd in by_fd:
+                poll.register(fd, select.EPOLLIN)
+            fds = {fd for fd, _ in poll.poll()}
+        if self._child_died in fds:
+            yield None
+        yield from (by_fd[fd] for fd in fds & by_fd.keys())
+        if listener.fileno() in fds:
+            yield listener
 
-    def _reap(self, call: _Call) -> bool:
-        """Take note of every child that is dead; whether one is still alive."""
-        while True:
-            try:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            caller, _ = listener.accept()
+        except OSError:  # another worker was faster, or the caller has gone
+            return
+        caller.settimeout(_REQUEST_S)
+        credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        request = read_request(caller) if struct.unpack("3i", credentials)[1] in (0, self._user) else None
+        if request is None or _gone(caller):
+            caller.close()
+        elif request.session:
+            self._first_of_session(request, caller)
+        else:
+            with caller:
+                self._answer(caller, self._fresh(request, caller))
+
+    def _answer(self, caller: socket.socket, answer: bytes) -> bool:
+        with contextlib.suppress(OSError):
+            caller.settimeout(_REQUEST_S)
+            caller.sendall(answer)
+            return True
+        return False
+
+    def _fresh(self, request: Request, caller: socket.socket) -> bytes:
+        """Run a program in a process of its own; the packed answer. No process of it is left."""
+        call = self._start(request, caller)
+        if isinstance(call, bytes):
+            return call
+        self._attend(call, request, caller)
+        self._bury(call)
+        answer = call.answer(request)
+        call.close()
+        return answer
+
+    def _start(self, request: Request, caller: socket.socket) -> Call | bytes:
+        """A process with the program handed over; or a packed refusal."""
+        self._answer(caller, TAKEN)
+        group = self._free.pop() if self._grouped else None
+        ours, theirs = socket.socketpair()
+        (out, their_out), (err, their_err) = os.pipe(), os.pipe()
+        for fd in (out, err):
+            os.set_blocking(fd, False)
+        pid, refusal = 0, ""
+        try:
+            pid = self._starter.start(Ends(theirs.fileno(), their_out, their_err), request.limits, group)
+        except OSError as error:
+            refusal = str(error)
+        finally:
+            theirs.close()
+            os.close(their_out)
+            os.close(their_err)
+        call = Call(pid, ours, out, err, group)
+        if not refusal:
+            with contextlib.suppress(OSError):  # it died at its start: it left word on stderr
+                limits = request.without_cpu_limit() if request.session else request
+                call.begin(request, limits.order(*self._starter.inherited_mb))
+            return call
+        call.close()
+        self._release(call)
+        return pack_result(UNAVAILABLE, 0.0, b"", refusal.encode())
+
+    def _attend(self, call: Call, request: Request, caller: socket.socket) -> None:
+        self._running = call
+        watch = Watch(request.limits.memory_mb, self._starter.base_bytes)
+        call.attend(request, caller, self._child_died, self._reap, watch)
+
+    def _release(self, call: Call) -> None:
+        if call.group:
+            self._free.append(call.group)
+
+    def _reap(self) -> None:
+        """Take note of every child that is dead."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
                 pid, status, used = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return False
-            if pid == 0:
-                return True
-            if pid == call.pid:
-                call.status = os.waitstatus_to_exitcode(status)
-            call.cpu_s = max(call.cpu_s, used.ru_utime + used.ru_stime)
+                if pid == 0:
+                    return
+                for call in self._calls():
+                    if pid == call.pid:
+                        call.status = os.waitstatus_to_exitcode(status)
+                        call.cpu_s = used.ru_utime + used.ru_stime
+                if pid == self._starter.parent_pid:
+                    self._starter.note_death()
 
-    def _bury(self, call: _Call) -> None:
+    def _calls(self) -> list[Call]:
+        sessions = [session.call for session in self._sessions.values()]
+        return [self._running, *sessions] if self._running else sessions
+
+    def _bury(self, call: Call) -> None:
         """Kill what is left of the call and wait until all of it is gone.
 
-        The death of the outer bubblewrap kills the first process of the pid namespace, and with it the rest;
-        that process then becomes our child (see `adopt_orphans`). If it died before the two were tied
-        together, the second is killed here.
+        A warm call's process is the first of its pid namespace: the kernel lets it be reaped only when all
+        others are dead. A cold one's is bubblewrap outside: its death kills the first process of the
+        namespace, which then becomes our child (see `adopt_orphans`), and is killed here if it died before
+        the two were tied together.
         """
         if call.status is None:
             os.kill(call.pid, signal.SIGKILL)
         give_up = time.monotonic() + 0.2
-        while self._reap(call):
+        while True:
+            self._reap()
+            known = {self._starter.parent_pid, *(other.pid for other in self._calls() if other is not call)}
+            strays = set(children_of(os.getpid())) - known
+            if call.status is not None and not strays:
+                break
             if time.monotonic() > give_up:
-                for pid in memory_watch.children_of(os.getpid()):
+                for pid in strays:
                     os.kill(pid, signal.SIGKILL)
             select.select([self._child_died], [], [], 0.01)
-            _drain(self._child_died)
+            drain(self._child_died)
+        self._running = None
+        self._release(call)
 
-    def _note_start(self, call: _Call) -> None:
+    def _first_of_session(self, request: Request, caller: socket.socket) -> None:
+        if len(self._sessions) >= self._most_sessions:
+            self._answer(caller, TAKEN + pack_result(BUSY, 0.0, b"", b""))
+            caller.close()
+            return
+        call = self._start(request, caller)
+        if isinstance(call, bytes):
+            self._answer(caller, call)
+            caller.close()
+        else:
+            self._turn(_Session(call, request), caller)
+
+    def _go_on(self, caller: socket.socket) -> None:
+        """A session's connection has something to read: its next program, or its end."""
+        session = self._sessions.pop(caller)
+        caller.settimeout(_REQUEST_S)
+        request = read_request(caller)
+        if request is None or session.call.status is not None:
+            # A dead session's caller gets no answer and starts another.
+            self._end(session, caller)
+            return
+        self._answer(caller, TAKEN)
+        _signal_all(session.call.pid, signal.SIGCONT)
         try:
-            call.started = bool(os.read(call.started_fd, 1))
-        except BlockingIOError:
-            call.started = False
+            session.call.begin(request, request.order(0, 0))
+        except OSError:
+            self._end(session, caller)
+            return
+        self._turn(_Session(session.call, request), caller)
 
-    def _reason(self, call: _Call) -> str:
-        """Why the call ended; `UNAVAILABLE` when the isolation was never up."""
-        kills, self._kills_seen = self._kills_seen, self._group.out_of_memory_kills() if self._group else 0
-        status = call.status or 0
-        died_of = -status if status < 0 else status - 128 if status - 128 in _SIGNALS else 0
-        used_up = call.cpu_s >= 0.9 * math.ceil(self._limits.cpu_s)
-        if not call.started and not call.stopped_for and kills == self._kills_seen:
-            return UNAVAILABLE
-        # A program can outlive those of its processes that the kernel killed, and wait for them in vain.
-        if kills != self._kills_seen or (status == OUT_OF_MEMORY and not call.stopped_for):
-            return "memory"
-        if call.stopped_for:
-            return call.stopped_for
-        if died_of == signal.SIGXCPU or (died_of == signal.SIGKILL and used_up):
-            return "timeout"
-        if died_of:
-            return "killed"
-        return "error" if status else "ok"
+    def _turn(self, session: _Session, caller: socket.socket) -> None:
+        """See a program of a session through; keep the process if it is fit for another."""
+        call, request = session.call, session.request
+        self._attend(call, request, caller)
+        lives = call.status is None and call.answered is not None and not call.stopped_for
+        if lives and _stop_all(call.pid):
+            self._running = None
+            if self._answer(caller, call.answer(request)):
+                self._sessions[caller] = session
+                return
+            self._running = call
+        self._bury(call)
+        self._answer(caller, call.answer(request))
+        call.close()
+        caller.close()
 
-
-def _memory_file(content: bytes) -> int:
-    fd = os.memfd_create("sandbox")
-    with open(fd, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    def _end(self, session: _Session, caller: socket.socket) -> None:
+        self._running = session.call
+        self._bury(session.call)
+        session.call.close()
+        caller.close()
 
 
-def _drain(fd: int) -> None:
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
+def _gone(caller: socket.socket) -> bool:
+    """Whether the caller has left while it stood in line; before the answer it has no more to say."""
+    return bool(select.select([caller], [], [], 0)[0])
+
+
+def _signal_all(pid: int, number: int) -> list[int]:
+    pids = [pid, *descendants(pid)]
+    for each in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, number)
+    return pids
+
+
+def _stop_all(pid: int) -> bool:
+    """Stop a process and its descendants, so that a session uses no CPU between two programs.
+
+    False if one always gets away: a stopped process cannot fork, but another can in the meantime.
+    """
+    stopped: list[int] = []
+    for _ in range(10):
+        found = _signal_all(pid, signal.SIGSTOP)
+        if sorted(found) == sorted(stopped) and all(state_of(each) in "TtZX" for each in found):
+            return True
+        stopped = found
+        time.sleep(0.001)
+    return False

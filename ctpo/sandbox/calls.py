@@ -1,0 +1,165 @@
+"""One isolated process as its worker sees it: the ends of its pipes, what it wrote, how its programs end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ctpo.sandbox.cgroups import Cgroup
+from ctpo.sandbox.inside import OUT_OF_MEMORY
+from ctpo.sandbox.memory_watch import Watch
+from ctpo.sandbox.protocol import UNAVAILABLE, Request, pack_result
+
+_CHUNK = 65536
+_SIGNALS = range(1, 65)
+_ORDER_S = 10.0
+_LOOK_AT_CPU_S = 0.1
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Descriptors that an isolated process is started with; the worker closes its copies afterwards."""
+
+    channel: int
+    stdout: int
+    stderr: int
+
+
+@dataclass
+class Call:
+    """A running isolated process. One program at a time runs in it; a session's runs several in turn."""
+
+    pid: int
+    channel: socket.socket
+    stdout: int
+    stderr: int
+    group: Cgroup | None
+    status: int | None = None  # of the process, once it is dead
+    cpu_s: float = 0.0
+    kills_seen: int = 0
+    started: bool = False
+    answered: int | None = None  # what a session says of its last program
+    stopped_for: str = ""
+    begun: float = field(default_factory=time.monotonic)
+    written: dict[int, bytearray] = field(default_factory=dict)
+
+    def begin(self, request: Request, order: bytes) -> None:
+        """Hand a program over. Raises OSError if the process does not take it."""
+        self.written = {self.stdout: bytearray(), self.stderr: bytearray()}
+        self.answered, self.stopped_for, self.begun = None, "", time.monotonic()
+        self.kills_seen = self.group.out_of_memory_kills() if self.group else 0
+        if self.group:
+            self.group.set_limits(request.limits)
+        self.channel.settimeout(_ORDER_S)
+        self.channel.sendall(order)
+        self.channel.setblocking(False)
+
+    def attend(self, request: Request, caller: socket.socket, died: int, reap: Callable[[], None], watch: Watch) -> None:
+        """Collect output until the program ends, reaches a limit, or its caller leaves (`stopped_for`)."""
+        limits = request.limits
+        poll = select.poll()
+        open_fds = {self.stdout, self.stderr, self.channel.fileno(), caller.fileno(), died}
+        for fd in open_fds:
+            poll.register(fd, select.POLLIN)
+        end = self.begun + limits.wall_s
+        cpu_end = self._cpu_clock() + limits.cpu_s if request.session else math.inf
+        step = min(math.inf if self.group else watch.interval_s, _LOOK_AT_CPU_S if request.session else math.inf)
+        while self.status is None and self.answered is None and not self.stopped_for:
+            left = end - time.monotonic()
+            if left <= 0 or (request.session and self._cpu_clock() > cpu_end):
+                self.stopped_for = "timeout"
+                break
+            for fd, _ in poll.poll(1000 * min(left, step) + 1):
+                if fd in self.written:
+                    self._collect(fd, limits.output_bytes, poll)
+                elif fd == caller.fileno():
+                    self.stopped_for = "killed"
+                elif fd == died:
+                    drain(died)
+                    reap()
+                elif not self._listen():
+                    poll.unregister(fd)
+            if self.group is None and self.status is None and watch.exceeded(self.pid):
+                self.stopped_for = "memory"
+
+    def _collect(self, fd: int, most: int, poll: select.poll | None = None) -> bytes:
+        part = b""
+        with contextlib.suppress(BlockingIOError):
+            part = os.read(fd, _CHUNK)
+            if not part and poll:
+                poll.unregister(fd)
+        self.written[fd] += part
+        if len(self.written[fd]) > most:
+            self.stopped_for = self.stopped_for or "output"
+        return part
+
+    def _listen(self) -> bool:
+        """Read the channel; False at its end. Whatever a session sends is about itself alone."""
+        try:
+            said = self.channel.recv(1 if not self.started else 4)
+        except OSError:
+            return False
+        if not self.started:
+            self.started = said == b"R"
+        elif len(said) == 4:
+            self.answered = int.from_bytes(said, "little") & 255
+        return bool(said)
+
+    def answer(self, request: Request) -> bytes:
+        """What is packed for the caller, once the program has ended."""
+        duration = time.monotonic() - self.begun
+        for fd in self.written:
+            # At most what the pipe holds: a session's other threads may go on writing.
+            for _ in range(32):
+                if not self._collect(fd, 1 << 62):
+                    break
+        while not self.started and self._listen():
+            pass
+        written = (bytes(self.written[fd]) for fd in (self.stdout, self.stderr))
+        return pack_result(self._reason(request), duration, *written)
+
+    def _reason(self, request: Request) -> str:
+        """Why the program ended; `UNAVAILABLE` when the isolation was never up."""
+        killed = self.group is not None and self.group.out_of_memory_kills() != self.kills_seen
+        status = self.answered if self.answered is not None else self.status or 0
+        died_of = -status if status < 0 else status - 128 if status - 128 in _SIGNALS else 0
+        if not self.started and not self.stopped_for and not killed:
+            return UNAVAILABLE
+        # A program can outlive those of its processes that the kernel killed, and wait for them in vain.
+        if killed or (status == OUT_OF_MEMORY and not self.stopped_for):
+            return "memory"
+        if self.stopped_for:
+            return self.stopped_for
+        used_up = self.cpu_s >= 0.9 * math.ceil(request.limits.cpu_s)
+        if died_of == signal.SIGXCPU or (died_of == signal.SIGKILL and used_up):
+            return "timeout"
+        if died_of:
+            return "killed"
+        return "error" if status else "ok"
+
+    def _cpu_clock(self) -> float:
+        """CPU seconds of the process so far (clock_getcpuclockid(3) as Linux has it)."""
+        with contextlib.suppress(OSError):
+            return time.clock_gettime(~self.pid << 3 | 2)
+        return 0.0
+
+    def close(self) -> None:
+        self.channel.close()
+        for fd in (self.stdout, self.stderr):
+            os.close(fd)
+
+
+def drain(fd: int) -> None:
+    """Empty a non-blocking pipe."""
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass

@@ -1,0 +1,236 @@
+"""The small process between a run and its sandboxed calls: prepares the isolation once, keeps workers alive.
+
+Started as `python -I -S` with a control socket and a listening Unix socket, it stages the tree (as root), finds
+the cgroups, forks one worker per concurrent call, and then only waits: for a worker that dies, which it
+replaces, or for its owner to go, which ends everything. It holds nothing of the run: no environment, no
+descriptor but these two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctpo.sandbox import cgroups, seccomp, system
+from ctpo.sandbox.bubblewrap import ColdStart, layout_arguments, staged_arguments
+from ctpo.sandbox.limits import Limits
+from ctpo.sandbox.results import SandboxUnavailable
+from ctpo.sandbox.runtime import Layout, build_layout
+from ctpo.sandbox.warm import WarmParent, WarmParentLost
+from ctpo.sandbox.worker import Starter, Worker
+
+_RESPAWN_PAUSE_S = 0.1
+
+
+@dataclass
+class _Prepared:
+    """What every worker is made from, and one line that says what isolates."""
+
+    starter: Callable[[], Starter]
+    groups: list[list[cgroups.Cgroup]]
+    sessions: int
+    summary: str
+
+
+def main(argv: list[str]) -> int:
+    """`argv`: descriptors of the control and the listening socket, configuration as JSON (see `hosting`)."""
+    control, listener = (socket.socket(fileno=int(fd)) for fd in argv[:2])
+    for own in (control, listener):
+        own.set_inheritable(False)
+    config = json.loads(argv[2])
+    owner = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
+    try:
+        prepared = _prepare(config)
+    except (SandboxUnavailable, OSError) as error:
+        control.send(json.dumps({"error": str(error)}).encode())
+        return 1
+    control.send(json.dumps({"summary": prepared.summary}).encode())
+    try:
+        _keep_workers(prepared, control, listener, owner)
+    finally:
+        for group in (group for slot in prepared.groups for group in slot):
+            group.remove()
+    return 0
+
+
+def _prepare(config: dict[str, Any]) -> _Prepared:
+    workers, sessions, limits = config["concurrency"], config["sessions"], Limits()
+    bpf = seccomp.filter_program()
+    layout = build_layout(config["packages"])
+    # Before the private mount namespace, so that the host's view of the hierarchy counts.
+    home = cgroups.find_home()
+    groups: list[list[cgroups.Cgroup]] = [[] for _ in range(workers)]
+    if home:
+        cgroups.sweep(home)
+        groups = [
+            [cgroups.make(home, f"{slot}.{place}", limits) for place in range(1 + sessions)] for slot in range(workers)
+        ]
+    tree = _staged(layout) if os.geteuid() == 0 else layout
+    obstacle = "" if config["warm"] else "as asked"
+    if not obstacle:
+        obstacle = _obstacle(tree, bpf)
+    if obstacle and not (config["bubblewrap"] and not sessions):
+        raise SandboxUnavailable(obstacle)
+
+    def starter() -> Starter:
+        if not obstacle:
+            return WarmParent(tree, bpf, config["modules"])
+        return ColdStart(config["bubblewrap"][0], _bubblewrap_arguments(tree), bpf)
+
+    how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else "warm parents"
+    memory = (
+        f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
+    )
+    who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+    summary = f"{how} as {who}; new user, pid, mount, net, ipc, uts namespaces; {len(seccomp.DENIED)} system calls denied; {memory}"
+    return _Prepared(starter, groups, sessions, summary)
+
+
+def _staged(layout: Layout) -> str:
+    try:
+        return system.stage(layout)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"sandbox: root may not mount here ({error}): give the container CAP_SYS_ADMIN, or run as an ordinary user"
+        ) from error
+
+
+def _bubblewrap_arguments(tree: str | Layout) -> list[str]:
+    return staged_arguments(tree) if isinstance(tree, str) else layout_arguments(tree)
+
+
+def _obstacle(tree: str | Layout, bpf: bytes) -> str:
+    """Why no warm parent can fork a call on this host; empty if one can. Takes a tenth of a second."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        status = b"died"
+        try:
+            _give_up_root()
+            status = _try_warm(WarmParent(tree, bpf, "")).encode()
+        except BaseException as error:
+            status = str(error).encode() or b"died"
+        finally:
+            theirs.sendall(status)
+            os._exit(0)
+    theirs.close()
+    with ours:
+        said = b"".join(iter(lambda: ours.recv(4096), b""))
+    os.waitpid(pid, 0)
+    return said.decode("utf-8", "replace")
+
+
+def _try_warm(parent: WarmParent) -> str:
+    system.adopt_orphans()
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    from ctpo.sandbox.calls import Ends
+    from ctpo.sandbox.protocol import Request
+
+    try:
+        pid = parent.start(Ends(theirs.fileno(), write, write), Limits(), None)
+    except WarmParentLost as error:
+        return str(error)
+    finally:
+        theirs.close()
+        os.close(write)
+    ours.settimeout(20)
+    ours.sendall(Request(b"", Limits()).order(*parent.inherited_mb))
+    started = ours.recv(1) == b"R"
+    said = os.read(read, 4096).decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    parent.close()
+    return "" if started else said or "a forked call died at its start"
+
+
+def _give_up_root() -> None:
+    if os.geteuid() == 0:
+        # The kernel must never pick the supervisor when a call fills the group's memory.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("-1000")
+        system.become(system.unprivileged_uid(os.getpid()))
+
+
+def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.socket, owner: int) -> None:
+    """Replace workers that die, until the owner's end of the control socket closes or the owner is gone."""
+    system.adopt_orphans()
+    wake_read, wake_write = os.pipe()
+    for end in (wake_read, wake_write):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.freeze()
+    workers = {_spawn(prepared, listener, slot): slot for slot in range(len(prepared.groups))}
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    try:
+        while os.getppid() == owner:
+            events = dict(poll.poll(1000))
+            if control.fileno() in events:  # nothing is ever sent: its end
+                return
+            if wake_read in events:
+                os.read(wake_read, 4096)
+            for pid in _dead_children():
+                if pid in workers:
+                    time.sleep(_RESPAWN_PAUSE_S)
+                    slot = workers.pop(pid)
+                    workers[_spawn(prepared, listener, slot)] = slot
+    finally:
+        listener.close()
+        _kill_all(workers)
+
+
+def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
+    server, user = os.getpid(), os.geteuid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _give_up_root()
+        system.adopt_orphans()
+        system.die_with(server)
+        starter = prepared.starter()
+        worker = Worker(starter, prepared.groups[slot], user, prepared.sessions)
+        starter.ready()
+        worker.serve(listener)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _dead_children() -> list[int]:
+    dead = []
+    with contextlib.suppress(ChildProcessError):
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            dead.append(pid)
+    return dead
+
+
+def _kill_all(workers: dict[int, int]) -> None:
+    """Kill the workers; the kernel kills their calls (see `die_with`); wait for the last process."""
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)

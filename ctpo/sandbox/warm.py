@@ -1,0 +1,160 @@
+"""The worker's side of a warm parent: starts it inside the tree, has it fork calls, replaces it when it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import select
+import signal
+import socket
+from importlib.resources import files
+from pathlib import Path
+
+from ctpo.sandbox import system
+from ctpo.sandbox.calls import Ends
+from ctpo.sandbox.cgroups import Cgroup
+from ctpo.sandbox.limits import Limits
+from ctpo.sandbox.runtime import PYTHON, Layout
+
+# What mathematics asks for; scipy.stats and others that few programs use are imported by those that do.
+MODULES = (
+    "numpy sympy mpmath networkx scipy.linalg scipy.optimize scipy.integrate scipy.special math cmath fractions decimal "
+    "itertools functools collections operator random re statistics string heapq bisect json datetime time copy typing "
+    "numbers array traceback linecache"
+)
+_ENVIRONMENT = {"HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_UID = 1000
+_START_S, _FORK_S = 60.0, 10.0
+_MIB = 1 << 20
+
+
+class WarmParentLost(OSError):
+    """The warm parent could not be started, or died; the message is its own where it left one."""
+
+
+def _program() -> str:
+    """The program of the warm parent, from the two modules that are written for the inside."""
+    package = files("ctpo.sandbox")
+    parts = {name: package.joinpath(f"{name}.py").read_text() for name in ("inside", "warm_inside")}
+    return (
+        "import sys, types\n"
+        "inside = sys.modules['inside'] = types.ModuleType('inside')\n"
+        f"exec(compile({parts['inside']!r}, '<sandbox>', 'exec'), inside.__dict__)\n"
+        "parent = {'__name__': 'warm_inside'}\n"
+        f"exec(compile({parts['warm_inside']!r}, '<sandbox>', 'exec'), parent)\n"
+        "del sys.modules['inside']\n"
+        "parent['main']()\n"
+    )
+
+
+_PROGRAM = _program()  # read at once: a worker that has given root up may not be able to
+
+
+class WarmParent:
+    """One warm parent at a time. `tree`: the staged root directory, or the layout to build one from."""
+
+    def __init__(self, tree: str | Layout, bpf: bytes, modules: str = MODULES) -> None:
+        self._tree, self._bpf, self._modules = tree, bpf, modules
+        self.parent_pid = 0
+        self.inherited_mb = (0, 0)
+        self.base_bytes = 0
+        self._control: socket.socket | None = None
+
+    def start(self, ends: Ends, limits: Limits, group: Cgroup | None) -> int:
+        """Fork a call, from a new parent if the last one is gone; its pid. Raises OSError."""
+        try:
+            pid = self._fork(ends)
+        except WarmParentLost:
+            self.close()
+            pid = self._fork(ends)
+        if group:
+            group.admit(pid)
+        return pid
+
+    def ready(self) -> None:
+        """Start the parent now rather than at the first call. Raises WarmParentLost."""
+        if self._control is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become(theirs.fileno(), worker)
+            except BaseException as error:
+                theirs.send(f"failed: {error}".encode())
+            finally:
+                os._exit(127)
+        theirs.close()
+        self.parent_pid, self._control = pid, ours
+        said = self._hear(_START_S)
+        if said != b"ready":
+            self.close()
+            raise WarmParentLost(said.decode("utf-8", "replace").removeprefix("failed: ") or "it died at its start")
+        status = Path(f"/proc/{pid}/status").read_text()
+        sizes = {name: int(kib) << 10 for name, kib in re.findall(r"^(Vm\w+):\s+(\d+) kB", status, re.MULTILINE)}
+        self.inherited_mb = (-(-sizes["VmData"] // _MIB), -(-sizes["VmSize"] // _MIB))
+        self.base_bytes = sizes["VmRSS"]
+
+    def close(self) -> None:
+        """End the parent. The worker reaps it with its other children."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+            try:
+                os.kill(self.parent_pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def note_death(self) -> None:
+        """The worker has reaped the parent: its number may be another process's soon."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        self.parent_pid = 0
+
+    def _fork(self, ends: Ends) -> int:
+        self.ready()
+        assert self._control is not None
+        try:
+            socket.send_fds(self._control, [b"f"], [ends.channel, ends.stdout, ends.stderr])
+        except OSError as error:
+            raise WarmParentLost(str(error)) from error
+        said = self._hear(_FORK_S)
+        if not said:
+            raise WarmParentLost("the warm parent died")
+        if not said.isdigit():
+            raise OSError(said.decode("utf-8", "replace"))
+        return int(said)
+
+    def _hear(self, patience_s: float) -> bytes:
+        """The parent's next message; empty if it is gone or does not answer."""
+        assert self._control is not None
+        if not select.select([self._control], [], [], patience_s)[0]:
+            return b""
+        try:
+            return self._control.recv(4096)
+        except OSError:
+            return b""
+
+    def _become(self, control: int, worker: int) -> None:
+        """In the forked process: leave everything of the host behind, then become the interpreter of the tree."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        system.enter_user_namespace(_UID)
+        system.die_with(worker)  # after the change of credentials, which would clear it
+        system.leave_the_host()
+        system.change_root(self._tree if isinstance(self._tree, str) else system.stage(self._tree))
+        system.no_new_privileges()
+        nothing = os.open("/dev/null", os.O_RDWR)
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 8) for fd in (nothing, nothing, nothing, control, proc)]
+        for target, fd in enumerate(moved):
+            os.dup2(fd, target)
+        os.closerange(len(moved), 4096)
+        column = 0 if platform.machine() == "x86_64" else 1
+        arguments = ["python3", "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM]
+        os.execve(PYTHON, [*arguments, str(column), self._bpf.hex(), self._modules], _ENVIRONMENT)
