@@ -14,6 +14,8 @@ from ctpo.platforms import environment
 from ctpo.records import RecordError, RunDirectory, clear_stop
 from ctpo.records.progress import set_phase
 from ctpo.stopping import Stopped
+from ctpo.tir.config import TirConfig
+from ctpo.tir.tools import tool_server
 from experiments import preflight, prepare
 from experiments.progress import ProgressLine, captured_output
 
@@ -86,7 +88,8 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
     with captured_output(log) as terminal, ProgressLine(config, terminal):
         try:
             # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
-            _run_verl(OmegaConf.create(resolved(config)))
+            with tool_server(TirConfig.from_node(resolved(config).get("tir"))):
+                _run_verl(OmegaConf.create(resolved(config)))
         except Stopped as stop:
             message = _last_line(stop).rpartition("Stopped: ")[2]  # before it Ray puts the trainer's traceback
             records.finish("interrupted", error=message)

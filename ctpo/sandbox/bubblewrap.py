@@ -19,9 +19,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from ctpo.sandbox import inside
-from ctpo.sandbox.calls import Ends
+from ctpo.sandbox.calls import Ends, Started
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
+from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import DEVICES, PYTHON, SCRATCH, Layout
 
@@ -97,24 +98,22 @@ def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
 class ColdStart:
     """Starts calls of one worker. `tree`: bubblewrap arguments; `bpf`: the filter."""
 
-    inherited_mb = (0, 0)
-    parent_pid = 0
-    base_bytes = 0
+    parents: frozenset[int] = frozenset()
 
     def __init__(self, path: str, tree: list[str], bpf: bytes) -> None:
         self._path, self._tree = path, tree
         self._bpf = _memory_file(bpf)
 
-    def start(self, ends: Ends, limits: Limits, group: Cgroup | None) -> int:
-        """Start the process that will read its order from the channel; its pid. Raises OSError."""
+    def start(self, ends: Ends, request: Request, group: Cgroup | None) -> Started:
+        """Start the process that will read its order from the channel. Raises OSError."""
         os.lseek(self._bpf, 0, os.SEEK_SET)
         pid = os.fork()
         if pid:
-            return pid
+            return Started(pid)
         try:
             if group:
                 group.admit(0)
-            self._become_bubblewrap(ends, limits)
+            self._become_bubblewrap(ends, request.limits)
         except OSError as error:
             os.write(ends.stderr, f"{self._path}: {error}".encode())
         finally:
@@ -123,7 +122,7 @@ class ColdStart:
     def ready(self) -> None:
         """There is nothing to prepare."""
 
-    def note_death(self) -> None:
+    def note_death(self, pid: int) -> None:
         """There is no parent."""
 
     def _become_bubblewrap(self, ends: Ends, limits: Limits) -> None:

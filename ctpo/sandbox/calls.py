@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.inside import OUT_OF_MEMORY
@@ -32,11 +33,20 @@ class Ends:
     stderr: int
 
 
+class Started(NamedTuple):
+    """An isolated process that waits for its order, and what it has inherited before its limits count."""
+
+    pid: int
+    data_mb: int = 0
+    address_mb: int = 0
+    resident_bytes: int = 0
+
+
 @dataclass
 class Call:
     """A running isolated process. One program at a time runs in it; a session's runs several in turn."""
 
-    pid: int
+    origin: Started
     channel: socket.socket
     stdout: int
     stderr: int
@@ -50,6 +60,10 @@ class Call:
     begun: float = field(default_factory=time.monotonic)
     written: dict[int, bytearray] = field(default_factory=dict)
 
+    @property
+    def pid(self) -> int:
+        return self.origin.pid
+
     def begin(self, request: Request, order: bytes) -> None:
         """Hand a program over. Raises OSError if the process does not take it."""
         self.written = {self.stdout: bytearray(), self.stderr: bytearray()}
@@ -61,9 +75,10 @@ class Call:
         self.channel.sendall(order)
         self.channel.setblocking(False)
 
-    def attend(self, request: Request, caller: socket.socket, died: int, reap: Callable[[], None], watch: Watch) -> None:
+    def attend(self, request: Request, caller: socket.socket, died: int, reap: Callable[[], None]) -> None:
         """Collect output until the program ends, reaches a limit, or its caller leaves (`stopped_for`)."""
         limits = request.limits
+        watch = Watch(limits.memory_mb, self.origin.resident_bytes)
         poll = select.poll()
         open_fds = {self.stdout, self.stderr, self.channel.fileno(), caller.fileno(), died}
         for fd in open_fds:

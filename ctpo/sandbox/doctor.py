@@ -4,79 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import math
-import resource
 import time
 
 from ctpo.sandbox.client import SandboxClient, require_isolation
+from ctpo.sandbox.hosting import SandboxServer
 from ctpo.sandbox.limits import Limits
-from ctpo.sandbox.probes import PROBE_LIMITS, PROBES
+from ctpo.sandbox.memory_watch import descendants, proportional
+from ctpo.sandbox.probes import AFTER, PROBES, aftermath
 from ctpo.sandbox.results import SandboxUnavailable
 
-_CONCURRENCY = 2
+_WORKERS = 2
+_PRINT = "print(1 + 2)"
+_SOLVE = "import sympy\nx = sympy.symbols('x')\nprint(sympy.solve(x**2 - 5*x + 6, x))"
 
 
 def doctor(calls: int) -> int:
-    """Print the findings, the verdict last; 0 if calls run isolated and every probe was contained."""
+    """Print the findings, the verdict last; 0 if calls run isolated and every attack was contained."""
     begun = time.monotonic()
     try:
         summary = require_isolation()
     except SandboxUnavailable as error:
         print(f"FAILED: {error}")
         return 1
-    print(f"isolation     {summary} ({time.monotonic() - begun:.2f} s to prove)")
-    failures = asyncio.run(_probe())
-    print(f"latency       {asyncio.run(_latency(calls))}")
+    print(f"isolation  {summary} ({time.monotonic() - begun:.2f} s to prove)")
+    server = SandboxServer(_WORKERS)
+    try:
+        server.ready()
+        failures = asyncio.run(_attack(server))
+        for name, code in (("print", _PRINT), ("sympy", _SOLVE)):
+            print(f"latency    {name}: {asyncio.run(_latency(server, code, calls))}")
+        print(f"memory     {pool_megabytes(server):.0f} MiB for {_WORKERS} workers and their warm parents")
+    finally:
+        server.close()
     if failures:
-        print(f"FAILED: {len(failures)} of {len(PROBES)} probes not contained: {', '.join(failures)}")
+        print(f"FAILED: {len(failures)} of {len(PROBES)} attacks not contained: {', '.join(failures)}")
         return 1
-    print(f"OK: tool calls run isolated; {len(PROBES)} of {len(PROBES)} probes contained")
+    print(f"OK: tool calls run isolated; {len(PROBES)} of {len(PROBES)} attacks contained")
     return 0
 
 
-async def _probe() -> list[str]:
-    """Run every probe, and an ordinary call after each; the names of those that failed."""
-    client = SandboxClient(PROBE_LIMITS, 1)
+def pool_megabytes(server: SandboxServer) -> float:
+    """MiB that the server and all its processes hold, each shared page counted once. Root sees all of it."""
+    own = server.process.pid
+    return sum(map(proportional, (own, *descendants(own)))) / 2**20
+
+
+async def _attack(server: SandboxServer) -> list[str]:
+    """Run every attack, and an ordinary call after each; the names of those that failed."""
+    client = SandboxClient(Limits(), 1, server=server)
     failed = []
-    try:
-        for probe in PROBES:
-            result = await client.run(probe.code)
-            failure = probe.failure(result)
-            after = await client.run("6 * 7")
-            if not failure and after.stdout != "42\n":
-                failure = f"the next call failed: {after.reason} {after.stderr.strip()[-200:]}"
-            took = f"{result.reason}, {result.duration_s * 1e3:.0f} ms"
-            print(f"{probe.name:<14}{failure or 'contained'} ({took})")
-            if failure:
-                failed.append(probe.name)
-    finally:
-        await client.close()
+    for probe in PROBES:
+        result = await client.run(probe.code, limits=probe.limits)
+        failure = probe.failure(result) or aftermath(await client.run(AFTER, limits=Limits(wall_s=30.0)))
+        print(f"{probe.name:<48}{failure or 'contained'} ({result.reason}, {result.duration_s * 1e3:.0f} ms)")
+        if failure:
+            failed.append(probe.name)
     return failed
 
 
-async def _latency(calls: int) -> str:
-    """Percentiles over `calls` of `print(1 + 2)` one after another; then throughput with two at once."""
-    cpu_before = _children_cpu()
-    client = SandboxClient(Limits(), _CONCURRENCY)
-    try:
-        await client.start()
-        times = []
-        for _ in range(calls):
-            begun = time.monotonic()
-            await client.run("print(1 + 2)")
-            times.append(1e3 * (time.monotonic() - begun))
+async def _latency(server: SandboxServer, code: str, calls: int) -> str:
+    """Percentiles over `calls` one after another; then throughput with as many at once as there are workers."""
+    client = SandboxClient(Limits(wall_s=60.0), _WORKERS, server=server)
+    times = []
+    for _ in range(calls):
         begun = time.monotonic()
-        await asyncio.gather(*(client.run("print(1 + 2)") for _ in range(calls)))
-        rate = calls / (time.monotonic() - begun)
-    finally:
-        await client.close()
-    # The launcher's own start is in it, spread over the calls.
-    cpu = 1e3 * (_children_cpu() - cpu_before) / (2 * calls)
+        await client.run(code)
+        times.append(1e3 * (time.monotonic() - begun))
+    begun = time.monotonic()
+    await asyncio.gather(*(client.run(code) for _ in range(calls)))
+    rate = calls / (time.monotonic() - begun)
     times.sort()
     p50, p90, p99 = (times[math.ceil(q * calls) - 1] for q in (0.5, 0.9, 0.99))
-    spread = f"p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms"
-    return f"{spread}; {rate:.0f} calls/s at {_CONCURRENCY} at once; {cpu:.0f} ms CPU a call"
-
-
-def _children_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return f"p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms; {rate:.0f} calls/s at {_WORKERS} at once"

@@ -25,10 +25,12 @@ from typing import Any
 
 from ctpo.sandbox import cgroups, seccomp, system
 from ctpo.sandbox.bubblewrap import ColdStart, layout_arguments, staged_arguments
+from ctpo.sandbox.calls import Ends
 from ctpo.sandbox.limits import Limits
+from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import Layout, build_layout
-from ctpo.sandbox.warm import WarmParent, WarmParentLost
+from ctpo.sandbox.warm import WarmStart
 from ctpo.sandbox.worker import Starter, Worker
 
 _RESPAWN_PAUSE_S = 0.1
@@ -87,7 +89,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
 
     def starter() -> Starter:
         if not obstacle:
-            return WarmParent(tree, bpf, config["modules"])
+            return WarmStart(tree, bpf, config["modules"])
         return ColdStart(config["bubblewrap"][0], _bubblewrap_arguments(tree), bpf)
 
     how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else "warm parents"
@@ -95,7 +97,8 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
         f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
     )
     who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
-    summary = f"{how} as {who}; new user, pid, mount, net, ipc, uts namespaces; {len(seccomp.DENIED)} system calls denied; {memory}"
+    namespaces = "new user, pid, mount, net, ipc, uts namespaces"
+    summary = f"{how} as {who}; {namespaces}; {len(seccomp.DENIED)} system calls denied; {memory}"
     return _Prepared(starter, groups, sessions, summary)
 
 
@@ -120,7 +123,7 @@ def _obstacle(tree: str | Layout, bpf: bytes) -> str:
         status = b"died"
         try:
             _give_up_root()
-            status = _try_warm(WarmParent(tree, bpf, "")).encode()
+            status = _try_warm(WarmStart(tree, bpf, "")).encode()
         except BaseException as error:
             status = str(error).encode() or b"died"
         finally:
@@ -133,27 +136,23 @@ def _obstacle(tree: str | Layout, bpf: bytes) -> str:
     return said.decode("utf-8", "replace")
 
 
-def _try_warm(parent: WarmParent) -> str:
+def _try_warm(starter: WarmStart) -> str:
     system.adopt_orphans()
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
-    from ctpo.sandbox.calls import Ends
-    from ctpo.sandbox.protocol import Request
-
+    request = Request(b"", Limits())
     try:
-        pid = parent.start(Ends(theirs.fileno(), write, write), Limits(), None)
-    except WarmParentLost as error:
+        started = starter.start(Ends(theirs.fileno(), write, write), request, None)
+    except OSError as error:
         return str(error)
     finally:
         theirs.close()
         os.close(write)
     ours.settimeout(20)
-    ours.sendall(Request(b"", Limits()).order(*parent.inherited_mb))
-    started = ours.recv(1) == b"R"
+    ours.sendall(request.order(started.data_mb, started.address_mb))
+    works = ours.recv(1) == b"R"
     said = os.read(read, 4096).decode("utf-8", "replace")
-    os.waitpid(pid, 0)
-    parent.close()
-    return "" if started else said or "a forked call died at its start"
+    return "" if works else said or "a forked call died at its start"
 
 
 def _give_up_root() -> None:

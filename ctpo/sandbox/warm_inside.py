@@ -10,6 +10,10 @@ copy of it.
 Arguments: machine column of the call number, the system call filter in hex, the modules to import.
 """
 
+# isort: off
+import atexit, linecache, resource, traceback  # noqa: E401, F401  what `inside` would import in every child
+
+# isort: on
 import contextlib
 import ctypes
 import errno
@@ -18,7 +22,7 @@ import os
 import socket
 import sys
 
-import inside  # type: ignore[import-not-found]  # put there by the text around this one, see `warm.text`
+import inside  # put there by the text around this one, see `warm.text`
 
 CONTROL, PROC = 3, 4
 READY = b"ready"
@@ -94,6 +98,10 @@ def _isolate(filter_program: _Filter, last_capability: int) -> "inside.Order":
     flags = ctypes.c_ulong(_NOSUID_NODEV)
     _check(_libc.mount(b"scratch", b"/tmp", b"tmpfs", flags, options.encode()), "mount(tmpfs)")
     os.chdir("/tmp")
+    # Nothing shared is left: not the process group (kill(0, ...) reaches all of it, in any namespace), not the
+    # open file of standard input, whose flags and locks outlive a process.
+    os.setsid()
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.closerange(inside.CHANNEL + 1, 256)
     inside.limit(order)
     for capability in range(last_capability + 1):
@@ -182,5 +190,3 @@ def main() -> None:
         for fd in handles:
             os.close(fd)
         control.send(answer)
-
-

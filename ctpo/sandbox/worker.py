@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ctpo.sandbox.calls import Call, Ends, drain
+from ctpo.sandbox.calls import Call, Ends, Started, drain
 from ctpo.sandbox.cgroups import Cgroup
-from ctpo.sandbox.limits import Limits
-from ctpo.sandbox.memory_watch import Watch, children_of, descendants, state_of
+from ctpo.sandbox.memory_watch import children_of, descendants, state_of
 from ctpo.sandbox.protocol import BUSY, TAKEN, UNAVAILABLE, Request, pack_result, read_request
 
 _REQUEST_S = 10.0
@@ -32,18 +31,18 @@ _REQUEST_S = 10.0
 class Starter(Protocol):
     """How a call's process comes to be: forked from a warm parent, or by bubblewrap from nothing."""
 
-    parent_pid: int
-    inherited_mb: tuple[int, int]
-    base_bytes: int
+    @property
+    def parents(self) -> frozenset[int]:
+        """Processes that are the starter's own children and no call."""
 
-    def start(self, ends: Ends, limits: Limits, group: Cgroup | None) -> int:
-        """Start an isolated process that reads its order from `ends.channel`; its pid. Raises OSError."""
+    def start(self, ends: Ends, request: Request, group: Cgroup | None) -> Started:
+        """Start an isolated process that reads its order from `ends.channel`. Raises OSError."""
 
     def ready(self) -> None:
         """Prepare now rather than at the first call. Raises OSError."""
 
-    def note_death(self) -> None:
-        """The parent is dead and reaped."""
+    def note_death(self, pid: int) -> None:
+        """Process `pid`, perhaps a parent, is dead and reaped."""
 
 
 @dataclass
@@ -137,20 +136,19 @@ class Worker:
         (out, their_out), (err, their_err) = os.pipe(), os.pipe()
         for fd in (out, err):
             os.set_blocking(fd, False)
-        pid, refusal = 0, ""
+        started, refusal = Started(0), ""
         try:
-            pid = self._starter.start(Ends(theirs.fileno(), their_out, their_err), request.limits, group)
+            started = self._starter.start(Ends(theirs.fileno(), their_out, their_err), request, group)
         except OSError as error:
             refusal = str(error)
         finally:
             theirs.close()
             os.close(their_out)
             os.close(their_err)
-        call = Call(pid, ours, out, err, group)
+        call = Call(started, ours, out, err, group)
         if not refusal:
             with contextlib.suppress(OSError):  # it died at its start: it left word on stderr
-                limits = request.without_cpu_limit() if request.session else request
-                call.begin(request, limits.order(*self._starter.inherited_mb))
+                call.begin(request, request.order(started.data_mb, started.address_mb))
             return call
         call.close()
         self._release(call)
@@ -158,8 +156,7 @@ class Worker:
 
     def _attend(self, call: Call, request: Request, caller: socket.socket) -> None:
         self._running = call
-        watch = Watch(request.limits.memory_mb, self._starter.base_bytes)
-        call.attend(request, caller, self._child_died, self._reap, watch)
+        call.attend(request, caller, self._child_died, self._reap)
 
     def _release(self, call: Call) -> None:
         if call.group:
@@ -176,8 +173,7 @@ class Worker:
                     if pid == call.pid:
                         call.status = os.waitstatus_to_exitcode(status)
                         call.cpu_s = used.ru_utime + used.ru_stime
-                if pid == self._starter.parent_pid:
-                    self._starter.note_death()
+                self._starter.note_death(pid)
 
     def _calls(self) -> list[Call]:
         sessions = [session.call for session in self._sessions.values()]
@@ -196,7 +192,7 @@ class Worker:
         give_up = time.monotonic() + 0.2
         while True:
             self._reap()
-            known = {self._starter.parent_pid, *(other.pid for other in self._calls() if other is not call)}
+            known = {*self._starter.parents, *(other.pid for other in self._calls() if other is not call)}
             strays = set(children_of(os.getpid())) - known
             if call.status is not None and not strays:
                 break

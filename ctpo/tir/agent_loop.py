@@ -21,7 +21,7 @@ from ctpo.tir.code_blocks import Turn, final_answer, parse_turn
 from ctpo.tir.config import TirConfig
 from ctpo.tir.prompts import END_OF_TURN, tool_message
 from ctpo.tir.seeds import turn_seed
-from ctpo.tir.tools import PythonTool, shared_tool
+from ctpo.tir.tools import Observed, PythonTool, shared_tool
 from ctpo.tir.trajectory import Trajectory
 
 
@@ -63,13 +63,16 @@ class TirAgentLoop(AgentLoopBase):
         request_id = f"det-{priority}" if deterministic else uuid4().hex
         answer = ""
         finish_reason = None
-        while finish_reason is None:
-            output = await self._generate(trajectory, request_id, sampling_params, int(priority))
-            text, turn, finish_reason = self._read(trajectory, output)
-            answer = final_answer(text) or answer
-            if finish_reason is None and turn.code is not None:
-                fits = await self._use_tool(trajectory, messages, text, turn.code)
-                finish_reason = None if fits else "max_tokens"
+        async with self.python_tool.for_trajectory() as observe:
+            while finish_reason is None:
+                output = await self._generate(trajectory, request_id, sampling_params, int(priority))
+                text, turn, finish_reason = self._read(trajectory, output)
+                answer = final_answer(text) or answer
+                if finish_reason is None and turn.code is not None:
+                    with simple_timer("tool_calls", trajectory.metrics):
+                        observed = await observe(turn.code)
+                    fits = await self._show(trajectory, messages, text, observed)
+                    finish_reason = None if fits else "max_tokens"
         trajectory.record |= {
             "tir_turns": trajectory.turns,
             "tir_finish_reason": finish_reason,
@@ -115,10 +118,10 @@ class TirAgentLoop(AgentLoopBase):
             return text, turn, _without_call(text)
         return text, turn, "max_turns" if trajectory.turns >= self.tir.max_turns else None
 
-    async def _use_tool(self, trajectory: Trajectory, messages: list[dict[str, Any]], text: str, code: str) -> bool:
-        """Run the code and append its observation; False if that would leave no room for another turn."""
-        with simple_timer("tool_calls", trajectory.metrics):
-            observed = await self.python_tool.observe(code)
+    async def _show(
+        self, trajectory: Trajectory, messages: list[dict[str, Any]], text: str, observed: Observed
+    ) -> bool:
+        """Append the observation of a call; False if that would leave no room for another turn."""
         trajectory.record["tir_tool_calls"] += 1
         trajectory.record["tir_tool_failures"] += observed.failed
         trajectory.record["tir_tool_unavailable"] += observed.unavailable

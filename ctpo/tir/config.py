@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from ctpo.sandbox.limits import Limits
 from ctpo.tir.prompts import MIN_CHARS
+
+_POOL = ("concurrency", "session", "sessions")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,10 @@ class TirConfig:
     max_turns: assistant turns at most; the last one cannot call the tool.
     tool_output_chars: characters of an observation at most.
     sandbox: limits of one call.
-    concurrency: calls that run at once in one process of the rollout; the others wait.
+    concurrency: calls that run at once on a node; the others wait.
+    session: `fresh`: every call in a process of its own, as in the paper; `persistent`: the calls of a
+        trajectory share one process, and so its variables.
+    sessions: trajectories with a persistent session at once on a node; the others wait for one to end.
 
     Raises ValueError naming the field when a value is out of range.
     """
@@ -26,14 +31,23 @@ class TirConfig:
     tool_output_chars: int = 256
     sandbox: Limits = field(default_factory=Limits)
     concurrency: int = 2
+    session: Literal["fresh", "persistent"] = "fresh"
+    sessions: int = 64
 
     def __post_init__(self) -> None:
-        least = {"max_turns": 1, "tool_output_chars": MIN_CHARS, "concurrency": 1}
+        least = {"max_turns": 1, "tool_output_chars": MIN_CHARS, "concurrency": 1, "sessions": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                path = "tir.sandbox.concurrency" if name == "concurrency" else f"tir.{name}"
+                path = f"tir.sandbox.{name}" if name in _POOL else f"tir.{name}"
                 raise ValueError(f"{path}={value!r}: give a whole number, {minimum} or more")
+        if self.session not in ("fresh", "persistent"):
+            raise ValueError(f"tir.sandbox.session={self.session!r}: give fresh or persistent")
+
+    @property
+    def sessions_per_worker(self) -> int:
+        """Persistent sessions that each of the node's workers keeps; none where every call is fresh."""
+        return -(-self.sessions // self.concurrency) if self.session == "persistent" else 0
 
     @classmethod
     def from_node(cls, node: Mapping[str, Any] | None) -> TirConfig:
@@ -45,13 +59,13 @@ class TirConfig:
         given = dict(node or {})
         sandbox = dict(given.pop("sandbox", None) or {})
         own = {name: given.pop(name) for name in ("max_turns", "tool_output_chars") if name in given}
-        if "concurrency" in sandbox:
-            own["concurrency"] = sandbox.pop("concurrency")
+        own |= {name: sandbox.pop(name) for name in _POOL if name in sandbox}
         limits = {f.name: sandbox.pop(f.name) for f in fields(Limits) if f.name in sandbox}
         unknown = [*(f"tir.{name}" for name in given), *(f"tir.sandbox.{name}" for name in sandbox)]
         if unknown:
-            known = ["max_turns", "tool_output_chars", *(f"sandbox.{f.name}" for f in fields(Limits))]
-            raise ValueError(f"unknown field {unknown[0]}: known are {', '.join(known)}, sandbox.concurrency")
+            inner = [f"sandbox.{name}" for name in (*(f.name for f in fields(Limits)), *_POOL)]
+            known = ", ".join(["max_turns", "tool_output_chars", *inner])
+            raise ValueError(f"unknown field {unknown[0]}: known are {known}")
         try:
             return cls(sandbox=Limits(**limits), **own)
         except ValueError as error:
