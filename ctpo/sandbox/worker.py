@@ -205,6 +205,11 @@ class Worker:
         self._release(call)
 
     def _first_of_session(self, request: Request, caller: socket.socket) -> None:
+        if not self._most_sessions:
+            refusal = b"this server keeps no persistent sessions: start it with sessions"
+            self._answer(caller, TAKEN + pack_result(UNAVAILABLE, 0.0, b"", refusal))
+            caller.close()
+            return
         if len(self._sessions) >= self._most_sessions:
             self._answer(caller, TAKEN + pack_result(BUSY, 0.0, b"", b""))
             caller.close()

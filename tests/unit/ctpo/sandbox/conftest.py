@@ -1,4 +1,4 @@
-"""One client per set of limits and per test process, driven from ordinary (not asynchronous) tests."""
+"""One server and one client per test process, driven from ordinary (not asynchronous) tests."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ctpo.sandbox import ExecutionResult, Limits, SandboxClient
+from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer
 from ctpo.sandbox.probes import PROBE_LIMITS
 
 Run = Callable[..., ExecutionResult]
 
 
 @pytest.fixture(scope="session")
-def run() -> Iterator[Run]:
+def server() -> Iterator[SandboxServer]:
+    """A server with one worker."""
+    started = SandboxServer(1)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def run(server: SandboxServer) -> Iterator[Run]:
     """`run(code, limits=PROBE_LIMITS)`: the result of one call in the real sandbox."""
     loop = asyncio.new_event_loop()
-    clients: dict[Limits, SandboxClient] = {}
+    client = SandboxClient(PROBE_LIMITS, 1, server=server)
 
-    def call(code: str, limits: Limits = PROBE_LIMITS) -> ExecutionResult:
-        client = clients.setdefault(limits, SandboxClient(limits, 1))
-        return loop.run_until_complete(client.run(code))
+    def call(code: str, limits: Limits = PROBE_LIMITS, echo: bool = True) -> ExecutionResult:
+        return loop.run_until_complete(client.run(code, limits=limits, echo=echo))
 
     yield call
-    for client in clients.values():
-        loop.run_until_complete(client.close())
+    loop.run_until_complete(client.close())
     loop.close()

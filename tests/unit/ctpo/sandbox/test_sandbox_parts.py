@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ctpo.sandbox import Limits, SandboxUnavailable, cgroups, client
+from ctpo.sandbox import Limits, SandboxUnavailable, cgroups, client, results
 from ctpo.sandbox.elf import dependencies
 from ctpo.sandbox.probes import BREACH
-from ctpo.sandbox.protocol import pack_result, unpack_result
+from ctpo.sandbox.protocol import Request, pack_result, unpack_result
 from ctpo.sandbox.runtime import PACKAGES, build_layout, find_packages
 from ctpo.sandbox.seccomp import DENIED, filter_program
 
@@ -169,7 +169,9 @@ def test_version_2_groups_go_below_the_nearest_ancestor_that_passes_both_control
 def test_version_2_limits_are_written_to_the_files_of_version_2(tmp_path: Path) -> None:
     group = cgroups.make(cgroups.CgroupHome(2, tmp_path, tmp_path), "0", Limits(memory_mb=64, processes=8))
     assert (group.memory / "memory.max").read_text() == str(64 << 20)
-    assert (group.memory / "pids.max").read_text() == "12"
+    assert (group.memory / "pids.max").read_text() == "11"
+    group.set_limits(Limits(memory_mb=128, processes=8))
+    assert (group.memory / "memory.max").read_text().endswith(str(128 << 20))
     (group.memory / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n")
     assert group.out_of_memory_kills() == 2
 
@@ -188,6 +190,18 @@ def test_sweeping_removes_the_groups_of_dead_processes_only(tmp_path: Path) -> N
         folder.mkdir()
     cgroups.sweep(home)
     assert {p for p in tmp_path.iterdir() if p.is_dir()} == {alive, other}
+
+
+def test_a_request_arrives_as_it_was_sent() -> None:
+    request = Request("print('π')\n\nx".encode(), Limits(wall_s=2.5, memory_mb=64), echo=False, session=True)
+    packed = request.pack()
+    assert int.from_bytes(packed[:8], "little") == len(packed) - 8
+    assert Request.unpack(packed[8:]) == request
+
+
+def test_an_order_carries_the_limits_beyond_what_is_inherited() -> None:
+    order = Request(b"1\n2", Limits(cpu_s=1.5, memory_mb=64, processes=4, file_mb=2, files=99)).order(100, 200)
+    assert order[8:] == b"2 164 584 4 2 99 1 0\n1\n2"
 
 
 def test_an_answer_that_is_not_whole_counts_as_none() -> None:
@@ -209,7 +223,7 @@ def test_the_advice_names_the_switch_that_blocks(
 ) -> None:
     read = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self: value if self.name == switch else read(self))
-    assert remedy in client._advice("bwrap: No permissions to create new namespace")
+    assert remedy in results.advice("bwrap: No permissions to create new namespace")
 
 
 ORDINARY_USER = """

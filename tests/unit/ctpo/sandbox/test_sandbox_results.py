@@ -113,8 +113,12 @@ def test_non_ascii_code_and_output_pass_through_whatever_the_locale(run) -> None
     assert run("π = '√2 ≈ 1.414 😀'\nprint(π)").stdout == "√2 ≈ 1.414 😀\n"
 
 
+def test_the_echo_can_be_switched_off(run) -> None:
+    assert run("print(1)\n2", echo=False).stdout == "1\n"
+
+
 def test_endless_output_ends_the_call_and_keeps_its_beginning(run) -> None:
-    limits = Limits(output_bytes=1000)
+    limits = Limits(output_bytes=1000, wall_s=30.0)
     result: ExecutionResult = run("print('begin')\nwhile True: print('x' * 99)", limits)
     assert result.reason == "output"
     assert result.stdout.startswith("begin\n")
@@ -123,7 +127,7 @@ def test_endless_output_ends_the_call_and_keeps_its_beginning(run) -> None:
 
 
 def test_output_up_to_the_limit_is_kept_whole(run) -> None:
-    limits = Limits(output_bytes=1000)
+    limits = Limits(output_bytes=1000, wall_s=30.0)
     result = run("import sys; sys.stdout.write('x' * 1000); sys.stderr.write('y' * 1000);", limits)
     assert (result.stdout, result.stderr, result.reason) == ("x" * 1000, "y" * 1000, "ok")
 
@@ -162,6 +166,7 @@ def test_cutting_takes_any_bytes(raw: bytes, size: int) -> None:
         ("processes", 1.5),
         ("file_mb", True),
         ("file_mb", "many"),
+        ("files", 1),
     ],
 )
 def test_limits_refuse_bad_values_by_name(field: str, value: object) -> None:
