@@ -180,8 +180,9 @@ def _passes_on(folder: Path) -> bool:
 
 
 def _start_time(pid: int) -> str:
-    """Start time of a process in clock ticks since boot (field 22 of /proc/pid/stat); empty if gone."""
+    """Start time of a process in clock ticks since boot (field 22 of /proc/pid/stat); empty if it is dead."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in "ZX" else numbers[18]

@@ -282,7 +282,7 @@ def test_other_users_are_turned_away_and_nonsense_is_not_run() -> None:
                 f"s.sendall({Request(b'print(1)', Limits()).pack()!r}); print(s.recv(100))\n"
             )
             said = subprocess.run([sys.executable, "-c", stranger, client._address], capture_output=True, text=True)
-            assert said.stdout == "b''\n" or "ConnectionReset" in said.stderr
+            assert said.stdout == "b''\n" or "ConnectionReset" in said.stderr or "BrokenPipe" in said.stderr
         assert (await client.run("6 * 7")).stdout == "42\n"
 
     _with_server(use, workers=1)
