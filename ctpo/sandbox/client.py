@@ -18,7 +18,7 @@ from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, ad
 
 _GRACE_S = 20.0
 _ATTEMPTS = 2
-_BUSY_PAUSE_S = 0.2
+_PAUSE_S = 0.2
 
 
 class SandboxClient:
@@ -85,9 +85,11 @@ class SandboxClient:
                 with contextlib.suppress(ConnectionError, FileNotFoundError):
                     return await _connected(self._address)
             async with self._starting:
-                if self._own and self._own.alive() and self._address == self._own.address:
-                    continue  # another call of ours has just started it
-                await self._start_own()
+                # Another call of ours may have just started it.
+                if not (self._own and self._own.alive() and self._address == self._own.address):
+                    await self._start_own()
+                    continue
+            await asyncio.sleep(_PAUSE_S)
 
     async def _start_own(self) -> None:
         if self._closed:
@@ -128,34 +130,46 @@ class Session:
         if len(text) > protocol.MAX_CODE_BYTES:
             return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
         request = Request(text, limits, echo, self._persistent)
-        async with self._client._slots:
-            reason, duration, out, err = await self._answer(request)
+        reason, duration, out, err = await self._answer(request)
         if reason == protocol.UNAVAILABLE:
             raise SandboxUnavailable(advice(err.decode("utf-8", "replace").strip()))
         kept = limits.output_bytes
         return ExecutionResult(cut_middle(out, kept), cut_middle(err, kept), cast(Reason, reason), duration)
 
     async def _answer(self, request: Request) -> tuple[str, float, bytes, bytes]:
-        """A worker that was killed from outside loses its call; a second loss is no accident."""
-        losses = 0
-        while losses < _ATTEMPTS:
+        """The answer of a worker. One that was killed from outside loses its call, and a fork can fail on a host
+        that is short of something for a moment: both get a second chance, a third would be no accident.
+        """
+        failures = 0
+        while True:
             fresh = self._connection is None
-            if self._connection is None:
-                self._connection = await self._client._connect()
-            answer = None
-            try:
-                answer = await _exchange(self._connection, request)
-            finally:
-                if not request.session or answer is None or answer[0] not in ("ok", "error", "memory"):
-                    self._drop()
+            # Not held while a session is awaited: those that must end first need it.
+            async with self._client._slots:
+                answer = await self._attempt(request)
             if answer is None:
                 # A session whose process died while it was idle is not a lost call.
-                losses += fresh
-            elif answer[0] != protocol.BUSY:
-                return answer
+                failures += fresh
+                if failures == _ATTEMPTS:
+                    lost = f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes"
+                    raise SandboxUnavailable(lost)
+            elif answer[0] == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
+                failures += 1
+                await asyncio.sleep(_PAUSE_S)
+            elif answer[0] == protocol.BUSY:
+                await asyncio.sleep(_PAUSE_S)
             else:
-                await asyncio.sleep(_BUSY_PAUSE_S)
-        raise SandboxUnavailable(f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes")
+                return answer
+
+    async def _attempt(self, request: Request) -> tuple[str, float, bytes, bytes] | None:
+        if self._connection is None:
+            self._connection = await self._client._connect()
+        answer = None
+        try:
+            answer = await _exchange(self._connection, request)
+        finally:
+            if not request.session or answer is None or answer[0] not in ("ok", "error", "memory"):
+                self._drop()
+        return answer
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

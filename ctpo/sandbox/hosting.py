@@ -70,6 +70,7 @@ class SandboxServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=handles,
+                start_new_session=True,  # to clean up even if the whole process group of the run is killed
             )
 
     def ready(self) -> str:

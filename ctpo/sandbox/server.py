@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         own.set_inheritable(False)
     config = json.loads(argv[2])
     owner = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         prepared = _prepare(config)
     except (SandboxUnavailable, OSError) as error:

@@ -174,6 +174,9 @@ class WarmParent:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        # Model code goes first when the host runs out of memory; its parent can be replaced.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         system.enter_user_namespace(_UID)
         system.die_with(worker)  # after the change of credentials, which would clear it

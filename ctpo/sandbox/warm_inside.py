@@ -86,11 +86,9 @@ def _isolate(filter_program: _Filter, last_capability: int) -> "inside.Order":
     identity = b"%d %d 1" % (_USER, _USER)
     for path, text in (("self/setgroups", b"deny"), ("self/uid_map", identity), ("self/gid_map", identity)):
         _write(path, text)
-    # Model code goes first when the host runs out of memory. The filter already denies new namespaces; where
-    # /proc is writable, the kernel is told as well.
-    for path, text in (("self/oom_score_adj", b"500"), ("sys/user/max_user_namespaces", b"0")):
-        with contextlib.suppress(OSError):
-            _write(path, text)
+    # The filter already denies new namespaces; where /proc/sys is writable, the kernel is told as well.
+    with contextlib.suppress(OSError):
+        _write("sys/user/max_user_namespaces", b"0")
     order = inside.read_order()
     if order is None:  # the worker died before the tie to it was made
         os._exit(1)

@@ -120,7 +120,9 @@ def test_a_session_ends_with_its_caller(pool: SandboxServer) -> None:
 
 
 def test_a_session_beyond_the_last_waits_for_one_to_end(pool: SandboxServer) -> None:
-    async def use(client: SandboxClient) -> None:
+    async def use(_: SandboxClient) -> None:
+        client = SandboxClient(LIMITS, 1, server=pool)  # those that wait must not keep the others from ending
+
         async def trajectory(number: int) -> list[ExecutionResult]:
             async with client.session() as session:
                 first = await session.run(f"n = {number}")
