@@ -54,6 +54,9 @@ async def _attack(server: SandboxServer) -> list[str]:
     client = SandboxClient(Limits(), 1, server=server)
     failed = []
     for probe in PROBES:
+        if probe.warm_only and not server.warm:
+            print(f"{probe.name:<48}not bounded by bubblewrap, left to the other limits")
+            continue
         result = await client.run(probe.code, limits=probe.limits)
         failure = probe.failure(result) or aftermath(await client.run(AFTER, limits=Limits(wall_s=30.0)))
         print(f"{probe.name:<48}{failure or 'contained'} ({result.reason}, {result.duration_s * 1e3:.0f} ms)")

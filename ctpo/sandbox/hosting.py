@@ -15,7 +15,7 @@ from pathlib import Path
 from ctpo.sandbox.bubblewrap import find_bubblewrap
 from ctpo.sandbox.results import SandboxUnavailable, advice
 from ctpo.sandbox.runtime import find_packages
-from ctpo.sandbox.warm import MODULES
+from ctpo.sandbox.warm import MODULES, WARM
 
 #: Names the server of the run on this node, for all processes of the run.
 ADDRESS_ENV = "CTPO_SANDBOX_ADDRESS"
@@ -93,6 +93,11 @@ class SandboxServer:
             raise SandboxUnavailable("; ".join(filter(None, (message, self._no_bubblewrap))))
         self.summary = hello["summary"]
         return self.summary
+
+    @property
+    def warm(self) -> bool:
+        """Whether calls are forked from warm parents on this host; known once `ready`."""
+        return self.summary.startswith(WARM)
 
     def alive(self) -> bool:
         return self.process.poll() is None

@@ -30,7 +30,7 @@ from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import Layout, build_layout
-from ctpo.sandbox.warm import WarmStart
+from ctpo.sandbox.warm import WARM, WarmStart
 from ctpo.sandbox.worker import Starter, Worker
 
 _RESPAWN_PAUSE_S = 0.1
@@ -92,7 +92,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
             return WarmStart(tree, bpf, config["modules"])
         return ColdStart(config["bubblewrap"][0], _bubblewrap_arguments(tree), bpf)
 
-    how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else "warm parents"
+    how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else WARM
     memory = (
         f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
     )

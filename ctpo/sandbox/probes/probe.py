@@ -19,13 +19,14 @@ AFTER_SAYS = "42 [] True False 3\n"
 class Probe:
     """`code` must end for one of `reasons`, print `expect`, and never print BREACH.
 
-    A program prints BREACH as soon as it gets anywhere it must not.
+    A program prints BREACH as soon as it gets anywhere it must not. `warm_only`: about what bubblewrap cannot bound.
     """
 
     name: str
     code: str
     reasons: tuple[Reason, ...] = ("ok",)
     expect: str = ""
+    warm_only: bool = False
 
     @property
     def limits(self) -> Limits:
