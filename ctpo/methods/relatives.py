@@ -132,8 +132,8 @@ RELATIVES = (
             TOKEN,
             "0.2, 0.02 and 0.8: the authors' code (UniRL)",
             "After the authors' code, Binary-TV variant, whose budget a token is the response's 0.9 quantile, clamped. "
-            "The authors anchor at the rollout engine's probabilities and average over tokens; here both are as for every "
-            "method. Tool output counts neither as position nor as drift.",
+            "The authors anchor at the rollout engine's probabilities and average over tokens; here both are as for "
+            "every method. Tool output counts neither as position nor as drift.",
         ),
     ),
 )
