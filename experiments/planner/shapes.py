@@ -74,7 +74,7 @@ def published_settings(hub_id: str | None) -> dict[str, Any]:
 def _tiny_settings(spec: DictConfig) -> dict[str, Any]:
     from experiments.tiny.spec import TinyModelSpec
 
-    given = {name: value for name, value in spec.items() if name not in ("kind", "quality")}
+    given = {str(name): value for name, value in spec.items() if name not in ("kind", "quality")}
     tiny = TinyModelSpec(**given)
     return {
         "architectures": ["Qwen3ForCausalLM"],

@@ -82,7 +82,7 @@ def _model_fields(model: DictConfig) -> Iterator[str]:
 
     assert is_dataclass(HFModelConfig)
     known = {item.name for item in fields(HFModelConfig)} | {"_target_"}
-    for name in model:
+    for name in map(str, model):
         if name not in known:
             yield (
                 f"actor_rollout_ref.model.{name}={model[name]}: verl has no such field there; remove it or correct its "
