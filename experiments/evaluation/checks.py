@@ -109,7 +109,8 @@ def identity(config: DictConfig, fingerprint: str, benchmark: Benchmark) -> dict
     assert isinstance(node, dict)
     names = ("k", "temperature", "top_p", "max_turns", "max_response_length", "seed")
     tir: Any = OmegaConf.to_container(config.tir, resolve=True)
-    tir["sandbox"].pop("concurrency", None)
+    for capacity in ("concurrency", "sessions"):
+        tir["sandbox"].pop(capacity, None)
     return {
         "evaluation": {name: node[name] for name in names},
         "weights": fingerprint,

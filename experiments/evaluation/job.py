@@ -17,6 +17,8 @@ from ctpo.platforms import environment
 from ctpo.records import RecordError
 from ctpo.records.evaluation import SampleParts, close_evaluation, log_file, open_evaluation
 from ctpo.samples import sample_row
+from ctpo.tir.config import TirConfig
+from ctpo.tir.tools import tool_server
 from experiments import prepare
 from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
@@ -213,7 +215,7 @@ def _sample(
         try:
             from experiments.evaluation.worker import Request
 
-            with rollout(config) as manager:
+            with tool_server(TirConfig.from_node(config["tir"])), rollout(config) as manager:
                 requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
                 manager.warm_up(requests[0].row)
                 bar.phase("sampling")

@@ -136,7 +136,7 @@ def request_of(config: DictConfig) -> Request:
         checkpoints_kept=trainer.max_actor_ckpt_to_keep or 1,
         stats_every=config.records.position_stats_every,
         stats_bytes=_stats_bytes(config),
-        sandbox_slots=rollout.agent.num_workers * config.tir.sandbox.concurrency,
+        sandbox_slots=config.tir.sandbox.concurrency,
     )
 
 
