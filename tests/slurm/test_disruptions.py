@@ -78,7 +78,7 @@ def node_failure(disturbed: Disturbed) -> None:
 
 def time_limit(disturbed: Disturbed) -> None:
     *hours, minutes, _ = map(int, slurm("squeue", "-h", "-j", disturbed.job, "-o", "%M").split(":"))
-    limit = 60 * sum(hours) + minutes + 2
+    limit = 60 * sum(hours) + minutes + 3
     # Slurm looks at time limits every 30 s. The trainer is held still meanwhile, or it would be done before.
     (trainer,) = processes(disturbed.job, "ray::TaskRunnerV1")
     trainer.suspend()
