@@ -63,27 +63,30 @@ def head(config: DictConfig, rendezvous: Rendezvous) -> Iterator[str]:
     Raises:
         RayClusterError: not all of them came.
     """
-    host, port = _own_address(), _free_port()
+    from ray.util import get_node_ip_address
+
+    host, port = get_node_ip_address(), _free_port()
     address = f"{host}:{port}"
     # A session folder of its own: `ray.init` of another run on this machine would otherwise join this cluster.
-    session = f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}"
-    node = _start_node(
-        config, "--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false", session
-    )
-    try:
-        write_text(rendezvous.address, json.dumps({"address": address}))
-        _wait_for_nodes(address, rendezvous.tasks, node)
-        yield address
-    finally:
-        write_text(rendezvous.over, "")
-        _end(node)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as session:
+        options = (f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false", f"--temp-dir={session}")
+        node = _start_node(config, "--head", *options)
+        try:
+            _wait_for_nodes(address, 1, node)  # a worker that comes before the head listens gives up at once
+            write_text(rendezvous.address, json.dumps({"address": address}))
+            _wait_for_nodes(address, rendezvous.tasks, node)
+            print(f"{rendezvous.tasks} tasks are one Ray cluster at {address}", flush=True)
+            yield address
+        finally:
+            write_text(rendezvous.over, "")
+            _end(node)
 
 
 def serve(config: DictConfig, rendezvous: Rendezvous) -> None:
-    """Join the head as a worker, until the head says that it is over or goes away.
+    """Join the head as a worker, until the head says that it is over.
 
     Raises:
-        RayClusterError: there is no head.
+        RayClusterError: there is no head, or it went away.
     """
     end = time.monotonic() + MEETING_S
     while not rendezvous.address.exists():
@@ -91,7 +94,9 @@ def serve(config: DictConfig, rendezvous: Rendezvous) -> None:
             raise RayClusterError(f"no Ray head within {MEETING_S} s: see the output of the job's first task")
         time.sleep(POLL_S)
     node = _start_node(config, f"--address={json.loads(rendezvous.address.read_text())['address']}")
-    while node.poll() is None and not rendezvous.over.exists():
+    while not rendezvous.over.exists():
+        if node.poll() is not None:
+            raise RayClusterError(f"this task's part of the Ray cluster ended with code {node.returncode}")
         time.sleep(POLL_S)
     _end(node)
 
@@ -117,6 +122,7 @@ def _start_node(config: DictConfig, *arguments: str) -> subprocess.Popen[bytes]:
 def _wait_for_nodes(address: str, wanted: int, node: subprocess.Popen[bytes]) -> None:
     import ray
 
+    os.environ.update(environment.COMMON)  # of Ray's settings this process knows none yet
     end = time.monotonic() + MEETING_S
     while True:
         if node.poll() is not None:
@@ -124,12 +130,11 @@ def _wait_for_nodes(address: str, wanted: int, node: subprocess.Popen[bytes]) ->
         try:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
             joined = sum(bool(entry["Alive"]) for entry in ray.nodes())
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # it does not listen yet
             joined = 0
         finally:
             ray.shutdown()
         if joined >= wanted:
-            print(f"{joined} tasks are one Ray cluster at {address}", flush=True)
             return
         if time.monotonic() > end:
             raise RayClusterError(f"{joined} of {wanted} tasks joined the Ray cluster within {MEETING_S} s")
@@ -142,14 +147,6 @@ def _end(node: subprocess.Popen[bytes]) -> None:
         node.wait(30)
     except subprocess.TimeoutExpired:
         node.kill()
-
-
-def _own_address() -> str:
-    """The address of this node that others reach it by."""
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
 
 
 def _free_port() -> int:
