@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from ctpo.tir.answers import MAX_DEPTH, Number, Parts, balanced, clean, depth, number, parts
+from ctpo.tir.answers import MAX_DEPTH, Number, Parts, balanced, clean, depth, number, parts, split
 
 SameValue = Callable[[str, str], bool]
 
@@ -23,8 +23,8 @@ _ASSIGNMENT = re.compile(
 )
 _BASE = re.compile(r"^(?P<digits>-?\s*[0-9A-Za-z.]+)_\{?(?P<base>\d{1,2}|\\text\{\w+\})\}?$")
 _APPROXIMATELY = re.compile(r"^(?P<value>.*?)\\approx(?![a-zA-Z])(?P<rounded>.*)$")
-# A full stop or an equation in brackets: math-verify would read a part of such a text and drop the rest.
-_NO_ANSWER = re.compile(r"[^\d\s]\s*\.(?!\d)|\([^()]*=[^()]*\)")
+# A full stop, an equation in brackets, an untrue one of numbers: math-verify would read a part and drop the rest.
+_NO_ANSWER = re.compile(r"[^\d\s]\s*\.(?!\d)|\([^()]*=[^()]*\)|\\approx(?![a-zA-Z])|^[-\d.]+\s*=\s*[-\d.]+$")
 _TEXT_UNIT = re.compile(r"^(?P<value>.*?\d.*?)\s*\\text\{\s*(?P<unit>[^{}]*)\}(?P<power>\^\{?[23]\}?)?$")
 _WORD_UNIT = re.compile(r"^(?P<value>.*[\d})])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)(?P<power>\^\{?[23]\}?)?$")
 _WORDS = re.compile(r"^(?:\(?[A-Za-z]\)?|[A-Za-z][A-Za-z'\- ]*)$")
@@ -133,8 +133,15 @@ def _values(answer: str, gold: str) -> tuple[str, str]:
 
 
 def _exact(text: str) -> str:
+    r"""The value before `\approx` and its rounding, or one of several spellings of the same number ("0.5 = 50%")."""
     match = _APPROXIMATELY.match(text)
-    return text if match is None else (match["value"].strip() or match["rounded"].strip())
+    if match is not None and match["value"].count("(") == match["value"].count(")"):
+        rounded, _ = _without_unit(match["rounded"].strip())
+        return (match["value"].strip() or rounded) if number(rounded) is not None else text
+    sides = split(text, {"="})
+    found = [number(side.removesuffix("%")) for side in sides]
+    values = {one.value / (100 if side.endswith("%") else 1) for side, one in zip(sides, found, strict=True) if one}
+    return sides[0] if len(sides) > 1 and None not in found and len(values) == 1 else text
 
 
 def _same_single(answer: str, gold: str, same_value: SameValue) -> bool:
