@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from scipy import stats
 
 from ctpo.records import RunDirectory
 from experiments import prepare, resolvers
+from experiments.compose import composed
 from experiments.evaluate import GROUP
 from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
@@ -32,9 +32,7 @@ TINY = ["+model_spec.steps=0"]  # not warm-started: what it answers does not mat
 
 
 def configured(*overrides: str) -> DictConfig:
-    resolvers.register()
-    with initialize_config_dir(str(resolvers.PROJECT_ROOT / "experiments" / "configs"), version_base="1.3"):
-        return compose("run", overrides=[GROUP, *TINY, *overrides])
+    return composed([GROUP, *TINY, *overrides])
 
 
 @pytest.fixture(autouse=True)
