@@ -117,9 +117,8 @@ def evaluate(config: DictConfig) -> Timing | None:
             f"generation; start-up took {timing.start_up:.0f} s"
         )
     if shard is None and not merged:
-        raise EvaluationFailed(
-            f"{_missing(evaluation)} samples are missing; run their jobs (evaluation.shard=i/n) first"
-        )
+        missing = f"evaluation.shard=merge: {_missing(evaluation)} samples are missing"
+        _stop_on([f"{missing}; run their jobs (evaluation.shard=i/n) first"])
     if merged:
         close_evaluation(evaluation.directory, "finished")
         found = [accuracy(b.name, evaluation.parts[b.name].scores()) for b in evaluation.benchmarks]
