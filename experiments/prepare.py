@@ -167,6 +167,12 @@ def _problems(config: DictConfig, spec: dict[str, Any]) -> DatasetPaths:
     return DatasetPaths(tuple(train), tuple(test))
 
 
+def benchmark_names(config: DictConfig) -> list[str]:
+    """What the data set evaluates on, as `prepare_benchmarks` takes it."""
+    spec = config.dataset_spec
+    return [ARITHMETIC] if spec.kind == ARITHMETIC else _names(_plain(spec).get("test"))
+
+
 def _names(given: str | list[str] | None) -> list[str]:
     """A list as it is; a text (an environment variable) at its commas."""
     items = given.split(",") if isinstance(given, str) else given or []

@@ -6,7 +6,6 @@ all are put together. Generation is the part of it in which at least one request
 
 from __future__ import annotations
 
-import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -36,16 +35,10 @@ def measure(rounds: int) -> list[Row]:
 
 
 def _evaluate(root: str) -> Timing:
-    from hydra import compose, initialize_config_dir
-
-    from experiments import resolvers
+    from experiments.compose import composed
     from experiments.evaluate import GROUP
     from experiments.evaluation.job import evaluate
 
-    os.chdir(resolvers.PROJECT_ROOT)
-    resolvers.register()
-    with initialize_config_dir(str(resolvers.PROJECT_ROOT / "experiments" / "configs"), version_base="1.3"):
-        config = compose("run", overrides=[GROUP, f"run.root={root}", f"evaluation.k={K}"])
-    timing = evaluate(config)
+    timing = evaluate(composed([GROUP, f"run.root={root}", f"evaluation.k={K}"]))
     assert timing is not None, "a new directory has samples to draw"
     return timing

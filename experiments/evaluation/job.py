@@ -119,9 +119,8 @@ def evaluate(config: DictConfig) -> Timing | None:
             f"generation; start-up took {timing.start_up:.0f} s"
         )
     if shard is None and not merged:
-        raise EvaluationFailed(
-            f"{_missing(evaluation)} samples are missing; run their jobs (evaluation.shard=i/n) first"
-        )
+        missing = f"evaluation.shard=merge: {_missing(evaluation)} samples are missing"
+        _stop_on([f"{missing}; run their jobs (evaluation.shard=i/n) first"])
     if merged:
         close_evaluation(evaluation.directory, "finished")
         found = [accuracy(b.name, evaluation.parts[b.name].scores()) for b in evaluation.benchmarks]
@@ -151,17 +150,13 @@ def _stop_on(problems: Sequence[str]) -> None:
 
 def _open(config: DictConfig) -> Evaluation:
     """Find model and problems, check them, and claim the directory for these settings."""
-    names = config.evaluation.benchmarks
-    try:
-        files = prepare.prepare_dataset(config).test
-        benchmarks = load_benchmarks(files, names, config.evaluation.problems)
-    except ValueError as error:
-        raise EvaluationError(str(error)) from error
+    files = prepare.prepare_benchmarks(config, config.evaluation.benchmarks or prepare.benchmark_names(config))
+    benchmarks = load_benchmarks(files.values(), config.evaluation.problems)
     checkpoint = find(config)
     _stop_on(checks.check_model(config, checkpoint.path, benchmarks))
     with open_dict(config):
         config.actor_rollout_ref.model.path = str(checkpoint.path)
-        config.data.train_files, config.data.val_files = [], [str(file) for file in files]
+        config.data.train_files, config.data.val_files = [], [str(file) for file in files.values()]
         config.run.sweep = config.run.sweep or checkpoint.sweep
         config.run.model, config.run.method, config.run.seed = checkpoint.model, checkpoint.method, checkpoint.seed
         config.trainer.total_training_steps = 0  # what this directory's records are complete with

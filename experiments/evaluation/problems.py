@@ -42,26 +42,14 @@ class Benchmark:
         return [SampleKey(self.name, problem, index) for index in range(k) for problem in self.problem_ids]
 
 
-def load_benchmarks(files: Iterable[Path], names: Sequence[str] | None, limit: int | None) -> list[Benchmark]:
-    """The benchmarks in `files` (prepared parquet): all of them, or those called `names`, in that order.
-
-    Args:
-        files: rows are told apart by `data_source`.
-        names: None for all.
-        limit: only the first so many problems of each.
-
-    Raises:
-        ValueError: a name is not there; the message names the field and those that are.
-    """
+def load_benchmarks(files: Iterable[Path], limit: int | None) -> list[Benchmark]:
+    """The benchmarks in `files` (prepared parquet), told apart by `data_source`; `limit`: the first so many problems
+    of each."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for file in files:
         for row in pq.read_table(file).to_pylist():
             rows.setdefault(row["data_source"], []).append(row)
-    wanted = list(rows) if names is None else list(names)
-    for name in wanted:
-        if name not in rows:
-            raise ValueError(f"evaluation.benchmarks: {name!r} is not in the data; there are {', '.join(rows)}")
-    return [Benchmark(name, tuple(rows[name][:limit])) for name in wanted]
+    return [Benchmark(name, tuple(found[:limit])) for name, found in rows.items()]
 
 
 def parse_shard(text: object) -> tuple[int, int] | None:

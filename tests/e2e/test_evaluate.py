@@ -22,6 +22,7 @@ from ctpo.platforms import environment
 from ctpo.records import SAMPLE_FIELDS, RunDirectory, find_runs
 from ctpo.records.files import read_lines
 from experiments import prepare
+from experiments.compose import composed
 from tests.verl_checkpoint import LOG_PROBS, log_probs, token_ids
 
 from .conftest import PROJECT, Run
@@ -70,8 +71,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     records.finish("finished")
     target = run / "checkpoints" / "global_step_3"
-    config = prepare._compose("tiny", None, [])
-    command = [sys.executable, "tests/verl_checkpoint.py", str(prepare.prepare_model(config)), str(target), "2", "1e-3"]
+    model = prepare.prepare_model(composed(["model=tiny"]))
+    command = [sys.executable, "tests/verl_checkpoint.py", str(model), str(target), "2", "1e-3"]
     variables = {**os.environ, **environment.for_device("cpu")}
     done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=START_S)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -183,7 +184,7 @@ def test_an_exported_checkpoint_has_the_trainers_log_probabilities(checkpoint: P
     ids = token_ids(model.config.vocab_size)
     assert model.dtype == torch.float32
     assert (log_probs(model, ids) - trainers).abs().max() < 1e-5
-    base = AutoModelForCausalLM.from_pretrained(prepare.prepare_model(prepare._compose("tiny", None, [])))
+    base = AutoModelForCausalLM.from_pretrained(prepare.prepare_model(composed(["model=tiny"])))
     assert (log_probs(base, ids) - trainers).abs().max() > 1e-3, "the checkpoint is not the model it came from"
 
     file = tmp_path / "vllm.pt"

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from scipy import stats
 
 from ctpo.records import RunDirectory
-from experiments import resolvers
+from experiments import prepare, resolvers
+from experiments.compose import composed
 from experiments.evaluate import GROUP
 from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
@@ -32,9 +32,7 @@ TINY = ["+model_spec.steps=0"]  # not warm-started: what it answers does not mat
 
 
 def configured(*overrides: str) -> DictConfig:
-    resolvers.register()
-    with initialize_config_dir(str(resolvers.PROJECT_ROOT / "experiments" / "configs"), version_base="1.3"):
-        return compose("run", overrides=[GROUP, *TINY, *overrides])
+    return composed([GROUP, *TINY, *overrides])
 
 
 @pytest.fixture(autouse=True)
@@ -84,13 +82,26 @@ def test_a_part_that_is_none_is_refused(text: object) -> None:
 def test_benchmarks_are_told_apart_and_chosen_by_name(tmp_path: Path) -> None:
     rows = [*benchmark("a", "b", "c", name="one").rows, *benchmark("d", name="two").rows]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "all.parquet")
-    one, two = load_benchmarks([tmp_path / "all.parquet"], None, None)
+    one, two = load_benchmarks([tmp_path / "all.parquet"], None)
     assert (one.problem_ids, two.problem_ids) == (("a", "b", "c"), ("d",))
-    (chosen,) = load_benchmarks([tmp_path / "all.parquet"], ["one"], 2)
-    assert chosen.problem_ids == ("a", "b")
-    assert chosen.keys(1) == [SampleKey("one", "a", 0), SampleKey("one", "b", 0)]
-    with pytest.raises(ValueError, match=r"evaluation\.benchmarks: 'aime25' is not in the data; there are one, two"):
-        load_benchmarks([tmp_path / "all.parquet"], ["aime25"], None)
+    limited, _ = load_benchmarks([tmp_path / "all.parquet"], 2)
+    assert limited.problem_ids == ("a", "b")
+    assert limited.keys(1) == [SampleKey("one", "a", 0), SampleKey("one", "b", 0)]
+
+
+def test_a_benchmark_that_is_not_known_is_one_clear_error(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = command("evaluation.benchmarks=[aime2525]")
+    assert done.returncode == 2
+    assert "aime2525" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_list_the_data_set_says_what_it_evaluates_on() -> None:
+    assert prepare.benchmark_names(configured()) == ["arithmetic"]
+    assert prepare.benchmark_names(configured("model=qwen3_4b")) == ["aime25", "aime26", "brumo25", "hmmt25"]
 
 
 def test_the_digest_changes_with_every_part_of_a_problem() -> None:
