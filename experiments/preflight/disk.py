@@ -27,6 +27,6 @@ def disk_problems(config: DictConfig) -> Iterator[str]:
     if free + held < needed:
         yield (
             f"run.root={config.run.root}: {free / 1e9:,.0f} GB are free there, checkpoints can take "
-            f"{needed / 1e9:,.0f} GB (trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the best, "
-            "one in writing); name a larger disk"
+            f"{needed / 1e9:,.0f} GB (trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the "
+            "best, one in writing); name a larger disk"
         )

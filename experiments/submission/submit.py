@@ -107,8 +107,8 @@ def _checked(configs: Sequence[DictConfig]) -> Profile:
             "  Submit from a login node of the cluster, or start a local one with `make slurm-up`."
         ] = None
     directories: dict[str, int] = {}
-    for config in configs:
-        problems.update(dict.fromkeys(preflight.check_request(config)))
+    for config, found in zip(configs, preflight.check_requests(configs), strict=True):
+        problems.update(dict.fromkeys(found))
         directories[config.run.dir] = directories.get(config.run.dir, 0) + 1
     for directory, count in directories.items():
         if count > 1:
