@@ -9,17 +9,20 @@ from omegaconf import DictConfig, ListConfig
 
 
 def request_problems(config: DictConfig) -> Iterator[str]:
-    """Files and folders that the data set names and that are not there. What comes from a hub is fetched later."""
+    """Files, folders and names of the catalogue that are not there. What comes from a hub is fetched later."""
+    catalog = [name for name, entry in (config.get("data_catalog") or {}).items() if isinstance(entry, DictConfig)]
     for split in ("train", "test"):
         for item in _named(config.dataset_spec.get(split)):
-            path = Path(item).expanduser()
-            if (path.is_absolute() or "/" in item or path.suffix) and not path.exists():
-                yield f"dataset_spec.{split}={item}: no such file or folder; correct the path"
+            if item not in catalog and not Path(item).expanduser().exists():
+                yield (
+                    f"dataset_spec.{split}={item}: no such file or folder, and no name of the catalogue "
+                    f"({', '.join(catalog)}); correct it"
+                )
 
 
 def _named(given: object) -> list[str]:
-    items = list(given) if isinstance(given, list | ListConfig) else [given]
-    return [item for item in items if isinstance(item, str)]
+    items = given.split(",") if isinstance(given, str) else given if isinstance(given, list | ListConfig) else []
+    return [item.strip() for item in items if isinstance(item, str) and item.strip()]
 
 
 def file_problems(config: DictConfig) -> Iterator[str]:
