@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import preflight, resolvers
 from experiments.submission.executor import Request, batch_scripts
@@ -94,4 +94,6 @@ def test_a_wrong_profile_is_named_with_field_and_value(override: str, named: str
 
 def test_the_submitting_host_needs_no_gpus() -> None:
     config = composed("model=qwen3_4b", "slurm=h100_node")
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]  # as the launcher hands it on
     assert [problem for problem in preflight.check_request(config) if "n_gpus_per_node" in problem] == []
