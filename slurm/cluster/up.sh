@@ -58,10 +58,11 @@ running "$dir/munge/munged.pid" ||
 socket=$dir/my.sock
 [ -d "$dir/my/mysql" ] || mariadb-install-db --no-defaults --user=root --datadir="$dir/my" --skip-test-db \
   --auth-root-authentication-method=socket >"$dir/my-install.log" 2>&1
-running "$dir/my.pid" ||
+if ! running "$dir/my.pid"; then # not `running || ... &`: that shell would live on and hold a caller's pipe open
   setsid mariadbd --no-defaults --user=root --datadir="$dir/my" --socket="$socket" --pid-file="$dir/my.pid" \
     --skip-networking --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --innodb-lock-wait-timeout=900 \
     >"$dir/my.log" 2>&1 </dev/null &
+fi
 until_ok 60 MariaDB mariadb-admin --no-defaults -uroot --socket="$socket" ping
 mariadb --no-defaults -uroot --socket="$socket" -e "create database if not exists slurm_acct_db;
   create user if not exists slurm@localhost identified by 'slurm'; grant all on slurm_acct_db.* to slurm@localhost;"
