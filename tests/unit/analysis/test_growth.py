@@ -178,16 +178,14 @@ def test_a_planted_random_walk_has_exponent_one_half_within_its_interval() -> No
 
 
 def test_a_planted_exponent_of_seven_tenths_is_told_apart_from_a_square_root() -> None:
-    """Over 150 such simulations coverage was 96 %."""
+    """Over 150 such simulations (base 99) coverage was 96 %; the first 20 of base 12 had 16 inside, so both count."""
     inside = 0
-    for seed in range(20):
-        stats = walk_stats(
-            np.random.default_rng([99, seed]), prompts=512, group=2, exponent=0.7, positions=64, bin_width=8
-        )
+    for seed in [(base, number) for base in (12, 99) for number in range(20)]:
+        stats = walk_stats(np.random.default_rng(seed), prompts=512, group=2, exponent=0.7, positions=64, bin_width=8)
         free = measure_growth(PositionSums.from_arrays(stats.to_arrays())).free[1]
         assert free.low > 0.5
         inside += int(free.low <= 0.7 <= free.high)
-    assert inside >= 17
+    assert inside >= 34  # of 40: at a coverage of 95 % fewer in 1 of 70 such tests
 
 
 def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not_narrow_it() -> None:
