@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctpo.records import RecordError, RunRecord, Submission, WaitingRun, find_runs, is_alive, read_submission
-from ctpo.records.progress import read_progress
+from ctpo.records.progress import REFUSED, read_progress
 from experiments.job_states import Job, job_states
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -33,8 +33,6 @@ COLOURS = {
     "submitted": "yellow",
     "interrupted": "yellow",
 }
-#: What a launcher puts before the reason for which it refuses a request, in a run's phase.
-REFUSED = "refused: "
 COLUMNS = ("run", "state", "phase", "step", "accuracy", "tokens/s", "restarts", "job", "last error")
 _ERROR_CHARACTERS = 200
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from ctpo.records.files import read_lines, write_text
 
 PHASE_FILE = "phase"
+#: Before the reason for which a request is refused, in the phase of a run that never began.
+REFUSED = "refused: "
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from ctpo.checkpoints import repair_tracker
 from ctpo.platforms.environment import RUN_ENV
 from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop
-from ctpo.records.progress import set_phase
+from ctpo.records.progress import REFUSED, set_phase
 from experiments import resolvers
 from experiments.launch import STOPPED, USAGE
 from experiments.submission import ray_cluster
 from experiments.submission.attempts import MAX_DEATHS, attempts, deaths_without_progress
-from experiments.submission.training import REFUSED
 
 #: How long the remains of an earlier attempt may hold the run directory: a node that went down and came back.
 BUSY_S = 180

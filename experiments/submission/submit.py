@@ -91,7 +91,7 @@ def _submit(configs: Sequence[DictConfig]) -> None:
     if configs[0].wait:
         from experiments.submission.watch import watch
 
-        sys.exit(watch([run.directory for run in plan], profile.executor))
+        sys.exit(watch(root, configs[0].run.sweep, [run.directory for run in plan], profile.executor))
 
 
 def _checked(configs: Sequence[DictConfig]) -> Profile:

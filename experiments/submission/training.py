@@ -12,14 +12,11 @@ import traceback
 from omegaconf import OmegaConf
 
 from ctpo.records import RunDirectory
-from ctpo.records.progress import set_phase
+from ctpo.records.progress import REFUSED, set_phase
 from ctpo.stopping import Stopped
 from experiments import resolvers
 from experiments.launch import STOPPED, USAGE, Refused, launch
 from experiments.submission.attempts import attempts
-
-#: Before the reason, in the phase of a run that was refused: there is no manifest yet that could hold it.
-REFUSED = "refused: "
 
 
 def main() -> int:
