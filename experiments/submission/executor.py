@@ -22,16 +22,24 @@ class Request:
     work: Callable[[], Any]
 
 
-def executor_for(profile: Profile, folder: Path, job_name: str) -> Any:
+class PreviewExecutor(submitit.SlurmExecutor):
+    """Writes requests where there is no Slurm; submitit's own refuses to exist there."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+
+def executor_for(profile: Profile, folder: Path, job_name: str, slurm: type = submitit.SlurmExecutor) -> Any:
     """submitit's executor of the profile; a job's files go to `folder/<job id>/`."""
-    executor = (submitit.LocalExecutor if profile.executor == "local" else submitit.SlurmExecutor)(folder / "%j")
+    executor = (submitit.LocalExecutor if profile.executor == "local" else slurm)(folder / "%j")
     executor.update_parameters(**profile.submitit_parameters(job_name))
     return executor
 
 
 def batch_script(profile: Profile, folder: Path, job_name: str, jobs: int) -> str:
     """Exactly what sbatch is given for `jobs` jobs (more than one: an array)."""
-    executor = executor_for(profile, folder, job_name)
+    executor = executor_for(profile, folder, job_name, PreviewExecutor)
     if jobs > 1:
         executor.parameters["map_count"] = jobs
     return str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))

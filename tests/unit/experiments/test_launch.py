@@ -43,7 +43,7 @@ def test_an_unknown_method_is_named_with_the_known_ones(tmp_path: Path) -> None:
 def test_help_names_groups_and_needs_no_verl_import() -> None:
     done = run_command("--help")
     assert done.returncode == 0
-    assert "method: ctpo, ctpo_fixed" in done.stdout
+    assert "method: cispo, cppo, ctpo, " in done.stdout
 
 
 def test_missing_model_and_data_are_named_before_anything_starts(tmp_path: Path) -> None:
