@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 dir=$(realpath -m "${1:-${CTPO_SLURM_DIR:-/var/tmp/ctpo-slurm}}")
 host=$(hostname -s)
 conf=$dir/etc/slurm.conf
+cpus=$(getconf _NPROCESSORS_ONLN)  # nproc would believe OMP_NUM_THREADS
 
 fail() { echo "slurm-up: $1" >&2; exit 1; }
 
@@ -35,7 +36,7 @@ chmod 711 "$dir/munge"
 [ -s "$dir/munge/munge.key" ] || (umask 077 && head -c 128 /dev/urandom >"$dir/munge/munge.key")
 for i in {0..7}; do [ -e "$dir/gpu/g$i" ] || mknod -m 666 "$dir/gpu/g$i" c 1 3; done # eight times /dev/null
 printf 'AutoDetect=off\nName=gpu File=%s/gpu/g[0-7]\n' "$dir" >"$dir/etc/gres.conf"
-sed -e "s#@DIR@#$dir#g; s/@HOST@/$host/g; s/@CPUS@/$(nproc)/g" \
+sed -e "s#@DIR@#$dir#g; s/@HOST@/$host/g; s/@CPUS@/$cpus/g" \
   -e "s/@CTLD_PORT@/26817/; s/@SLURMD_PORT@/26818/; s/@DBD_PORT@/26819/" "$here/slurm.conf.in" >"$conf"
 ln -sfn "$conf" /etc/slurm/slurm.conf
 export SLURM_CONF=$conf
