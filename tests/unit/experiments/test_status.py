@@ -98,7 +98,8 @@ def test_watching_never_takes_the_lock(tmp_path: Path) -> None:
     watcher.start()
     try:
         for _ in range(30):
-            run.open_for_training(CONFIG, seeds={"run": 0})  # RunDirectoryBusy if the watcher held it
+            # RunDirectoryBusy if the watcher held it
+            assert run.open_for_training(CONFIG, seeds={"run": 0}) == "interrupted"
             run.finish("interrupted", "Terminated")
     finally:
         stop.set()

@@ -117,6 +117,7 @@ def test_a_session_ends_with_its_caller(pool: SandboxServer) -> None:
             await session.run("1")
             await until(lambda: len(calls(pool.process.pid)) == 1)
         await until(lambda: calls(pool.process.pid) == [])
+        assert calls(pool.process.pid) == []
 
     _use(pool, use)
 
