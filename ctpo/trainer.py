@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class RecordingTrainer(PPOTrainerSync):
         self._draft_row: dict[str, Any] = {}
         self._step_metrics: dict[str, Any] = {}
         self._step_batch: Any = None
+        self._drawn: list[str] = []
         self._position_stats: PositionStats | None = None
         self._calibration = Calibration.of(method_from_config(config.method), config.method.position_stats.max_position)
         self._step_started = 0.0
@@ -93,6 +95,7 @@ class RecordingTrainer(PPOTrainerSync):
         set_phase(self.records.path, "training")
         self._step_metrics = metrics
         self._step_started = time.perf_counter()
+        self._drawn.clear()
         self._step_batch = super().step(metrics, timing_raw)
         if reason := stop_reason(self.records.path):
             self._save_checkpoint()  # with the draft of the row that will not be logged any more
@@ -110,7 +113,13 @@ class RecordingTrainer(PPOTrainerSync):
             self._write_checkpoint(self._logged_row)
         raise Stopped(f"stopped at step {trained}, which is saved: {reason}")
 
+    def _next_train_batch(self, *args: Any, **kwargs: Any) -> Any:
+        batch = super()._next_train_batch(*args, **kwargs)
+        self._drawn.extend(map(str, batch["uid"]))
+        return batch
+
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        batch.reorder(drawn_order(batch.keys, self._drawn))
         wanted = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics["rollout/failed_trajectories"] = wanted - len(batch.keys)
         self._refuse_losses("training", len(batch.keys), wanted, self.config.trainer.v1.max_failed_share)
@@ -246,6 +255,26 @@ class _RecordedTracking:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracking, name)
+
+
+def drawn_order(keys: Sequence[str], prompts: Sequence[str]) -> list[int]:
+    """Indices that put trajectories into the order in which their prompts were drawn, a prompt's side by side.
+
+    verl hands them over as they finished, the short ones first. Cut into mini-batches, that would give short responses
+    to the first updates and long ones to the last, where the policy has moved most: late positions would look more
+    off-policy than they are, and two runs would not share their mini-batches.
+
+    Args:
+        keys: verl's names of trajectories, `{prompt}_{session}_{index}`.
+        prompts: names of the prompts, as drawn.
+    """
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+
+    def of(i: int) -> tuple[int, int, int]:
+        prompt, session, index = keys[i].split("_")
+        return place[prompt], int(session), int(index)
+
+    return sorted(range(len(keys)), key=of)
 
 
 def prompt_fold(prompt_ids: torch.Tensor, folds: int) -> int:

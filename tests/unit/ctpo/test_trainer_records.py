@@ -11,7 +11,16 @@ import torch
 
 from ctpo.position_stats import PositionStats
 from ctpo.samples import sample_rows
-from ctpo.trainer import _plain, merge_ranks, position_metrics, prompt_fold
+from ctpo.trainer import _plain, drawn_order, merge_ranks, position_metrics, prompt_fold
+
+
+def test_mini_batches_follow_the_prompts_as_drawn_not_the_order_in_which_responses_finished() -> None:
+    drawn = ["c3", "a1", "b2"]
+    in_order = [f"{prompt}_{session}_0" for prompt in drawn for session in range(12)]
+    finished = [in_order[i] for i in np.random.default_rng(0).permutation(36)]
+    assert [finished[i] for i in drawn_order(finished, drawn)] == in_order
+    # A prompt whose trajectories all failed is simply absent.
+    assert drawn_order(["b2_1_0", "c3_0_0", "b2_0_0"], drawn) == [1, 2, 0]
 
 
 def test_a_prompt_has_the_same_fold_wherever_it_is_computed() -> None:
