@@ -20,6 +20,7 @@ from ctpo.sandbox.limits import Limits
 
 _PREFIX = "ctpo-sandbox"
 _OWN_PROCESSES = 3  # bubblewrap outside, bubblewrap as pid 1, and one to spare
+_KILLS_FILES = {1: "memory.oom_control", 2: "memory.events"}
 _LIMIT_FILES = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 
 
@@ -81,8 +82,10 @@ class Cgroup:
 
     def out_of_memory_kills(self) -> int:
         """How many processes of the group the kernel has killed for memory so far."""
-        text = (self.memory / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
-        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if "kills" not in self._files:
+            self._files["kills"] = (self.memory / _KILLS_FILES[self.version]).open("rb", buffering=0)
+        text = os.pread(self._files["kills"].fileno(), 4096, 0)
+        found = re.search(rb"^oom_kill (\d+)$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
     def remove(self) -> None:

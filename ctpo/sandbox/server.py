@@ -209,6 +209,9 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
         starter = prepared.starter()
         worker = Worker(starter, prepared.groups[slot], user, prepared.sessions)
         starter.ready()
+        # A call makes hardly any cycles, and each collection would go through all that was imported.
+        gc.freeze()
+        gc.set_threshold(50_000)
         worker.serve(listener)
         status = 0
     except BaseException:

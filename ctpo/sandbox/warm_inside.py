@@ -21,6 +21,7 @@ import gc
 import os
 import socket
 import sys
+from types import ModuleType
 
 import inside  # put there by the text around this one, see `warm.text`
 
@@ -141,15 +142,32 @@ def _import(names: list[str]) -> None:
         __import__(name)
     if "sympy" not in sys.modules:
         return
-    # A first use imports more, and fills tables that never change.
     import sympy
 
-    x = sympy.Symbol("x")
-    sympy.solve(x**2 - 5 * x + 6, x)
+    _use(sympy)
+
+
+def _use(sympy: ModuleType) -> None:
+    """What programs ask of sympy, once: a first use imports more, fills tables and sympy's cache of pure results."""
+    x, y = sympy.symbols("x y")
+    k, n = sympy.symbols("k n", integer=True, positive=True)
+    for polynomial in (2 * x - 3, x**2 - 5 * x + 6, x**2 - 3, x**3 - 6 * x**2 + 11 * x - 6, x**4 - 5 * x**2 + 4):
+        str(sympy.solve(polynomial, x))
+    sympy.solve([x + y - 3, x - y - 1], [x, y])
+    sympy.solve(sympy.Eq(x**2 + 1, 5), x)
+    sympy.solveset(x**2 - 4, x, sympy.S.Reals)
     sympy.simplify(sympy.factor(x**2 - 1) / (x - 1) + sympy.sqrt(8))
+    sympy.expand((x + y) ** 3)
+    sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
+    sympy.diff(sympy.sin(x) * sympy.exp(x), x)
     sympy.integrate(x**2, (x, 0, 1))
-    str(sympy.Matrix([[1, 2], [3, 4]]).inv())
-    sympy.core.cache.clear_cache()
+    sympy.limit(sympy.sin(x) / x, x, 0)
+    sympy.summation(k, (k, 1, n))
+    sympy.Poly(x**3 - 2, x).nroots()
+    sympy.N(sympy.pi + sympy.sqrt(2) + sympy.log(2), 20)
+    sympy.nsimplify(0.75), sympy.Rational(3, 4) + sympy.binomial(10, 3), sympy.factorial(10)
+    sympy.factorint(2024), sympy.divisors(60), sympy.totient(36), sympy.isprime(97), sympy.gcd(12, 18), sympy.lcm(4, 6)
+    str(sympy.Matrix([[1, 2], [3, 4]]).inv()), sympy.Matrix([[1, 2], [3, 4]]).det()
 
 
 def main() -> None:
@@ -159,6 +177,7 @@ def main() -> None:
     control = socket.socket(fileno=CONTROL)
     try:
         _import(names)
+        inside.rehearse()
         thread_id = _thread_id_address()
         with open(os.open("sys/kernel/cap_last_cap", os.O_RDONLY, dir_fd=PROC)) as file:
             last_capability = int(file.read())
