@@ -2,11 +2,12 @@
 
 How a call travels: `SandboxClient` (in each process of the run) connects to the node's server over a Unix socket;
 a free worker of the server takes the call on. The worker has a warm parent, an interpreter that has imported
-numpy, sympy and friends inside a tree that holds nothing else (`runtime`), and has it fork a child into new user,
-pid, mount, network, ipc and uts namespaces, with a scratch file system of its own (`warm`, `warm_inside`). The child
-gives up its capabilities, gets its limits and a system call filter (`inside`, `seccomp`) and runs the code; the
-worker watches it, kills it at a limit, and reaps it (`worker`, `calls`). Where a host allows namespaces to bubblewrap
-alone, a call is a bubblewrap process of its own (`bubblewrap`).
+numpy, sympy and friends inside a tree that holds nothing else (`runtime`) and in a network without a device, and has
+it fork a child into new user, pid, mount, ipc and uts namespaces, with a scratch file system of its own (`warm`,
+`warm_inside`), one ahead of the next call (`supply`). The child gives up its capabilities, gets its limits and a system
+call filter that lets it make no socket (`inside`, `seccomp`) and runs the code; the worker watches it, kills it at a
+limit, and reaps it (`worker`, `calls`). Where a host allows namespaces to bubblewrap alone, a call is a bubblewrap
+process of its own (`bubblewrap`).
 
 Guaranteed: no network, no file of the host but the interpreter, its libraries and five packages (read-only),
 no environment, no descriptor but the three standard ones, no capability, no way to gain one, no process that

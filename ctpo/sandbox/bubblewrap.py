@@ -96,23 +96,27 @@ def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
 
 
 class ColdStart:
-    """Starts calls of one worker. `tree`: bubblewrap arguments; `bpf`: the filter."""
+    """Starts calls of one worker. `tree`: bubblewrap arguments; `bpf`: the filter; `group`: of all calls."""
 
     parents: frozenset[int] = frozenset()
 
-    def __init__(self, path: str, tree: list[str], bpf: bytes) -> None:
-        self._path, self._tree = path, tree
+    def __init__(self, path: str, tree: list[str], bpf: bytes, group: Cgroup | None) -> None:
+        self._path, self._tree, self._group = path, tree, group
         self._bpf = _memory_file(bpf)
 
-    def start(self, ends: Ends, request: Request, group: Cgroup | None) -> Started:
+    def kind(self, request: Request) -> str:
+        """Its arguments hold the request's limits: none can be started ahead."""
+        return ""
+
+    def start(self, ends: Ends, request: Request) -> Started:
         """Start the process that will read its order from the channel. Raises OSError."""
         os.lseek(self._bpf, 0, os.SEEK_SET)
         pid = os.fork()
         if pid:
             return Started(pid)
         try:
-            if group:
-                group.admit(0)
+            if self._group:
+                self._group.admit(0)
             self._become_bubblewrap(ends, request.limits)
         except OSError as error:
             os.write(ends.stderr, f"{self._path}: {error}".encode())
@@ -135,7 +139,7 @@ class ColdStart:
         os.closerange(SECCOMP + 1, 4096)
         # Model code goes first when the host runs out of memory, also where no cgroup bounds it.
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500")
+            Path("/proc/self/oom_score_adj").write_text("1000")
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.execve(self._path, command(self._path, self._tree, limits), {})

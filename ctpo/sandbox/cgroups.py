@@ -19,7 +19,8 @@ from pathlib import Path
 from ctpo.sandbox.limits import Limits
 
 _PREFIX = "ctpo-sandbox"
-_OWN_PROCESSES = 3  # bubblewrap outside, bubblewrap as pid 1, and one to spare
+_OWN_PROCESSES = 4  # two warm parents with a spare each; or bubblewrap outside and as pid 1
+_USAGE_FILES = {1: "memory.usage_in_bytes", 2: "memory.current"}
 _KILLS_FILES = {1: "memory.oom_control", 2: "memory.events"}
 _LIMIT_FILES = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 
@@ -43,6 +44,7 @@ class Cgroup:
     def __init__(self, version: int, memory: Path, pids: Path) -> None:
         self.version, self.memory, self.pids = version, memory, pids
         self._bounds = (0, 0)
+        self._resident = 0
         self._files: dict[str, FileIO] = {}
 
     def open(self) -> None:
@@ -64,7 +66,7 @@ class Cgroup:
         bounds = (limits.memory_mb, limits.processes)
         if bounds == self._bounds:
             return
-        size = b"%d" % (limits.memory_mb << 20)
+        size = b"%d" % (self._resident + (limits.memory_mb << 20))
         swap = b"0" if self.version == 2 else size
         with contextlib.suppress(OSError):  # in version 1 neither limit may pass the other on the way
             if "swap" in self._files:
@@ -75,8 +77,16 @@ class Cgroup:
         self._files["pids"].write(b"%d" % (limits.processes + _OWN_PROCESSES))
         self._bounds = bounds
 
+    def settle(self) -> None:
+        """What the group holds now is not a call's: limits set from here on come on top of it."""
+        self._resident = int((self.memory / _USAGE_FILES[self.version]).read_text())
+        self._bounds = (0, 0)
+
     def admit(self, pid: int) -> None:
-        """Put process `pid` (0: the calling one), and so all its future children, into the group."""
+        """Put process `pid` (0: the calling one), and so all its future children, into the group.
+
+        The kernel may take 10 ms over it, waiting for all processors: not something to do for every call.
+        """
         for folder in {self.memory, self.pids}:
             self._files[str(folder)].write(b"%d" % pid)
 
@@ -127,14 +137,17 @@ def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
     return None
 
 
-def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
-    """Make the group `slot` of this process, with `limits` set. Raises OSError."""
+def make(home: CgroupHome, slot: str, limits: Limits, as_one: bool = False) -> Cgroup:
+    """Make the group `slot` of this process, with `limits` set. Raises OSError.
+
+    `as_one`: when it is out of memory the kernel kills all of it (version 2 alone can), not one process.
+    """
     name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
     group = Cgroup(home.version, home.memory / name, home.pids / name)
     try:
         for folder in {group.memory, group.pids}:
             folder.mkdir()
-        if (group.memory / "memory.oom.group").exists():
+        if as_one and (group.memory / "memory.oom.group").exists():
             (group.memory / "memory.oom.group").write_text("1")
         group.open()
         group.set_limits(limits)

@@ -26,22 +26,25 @@ from typing import Any
 from ctpo.sandbox import cgroups, seccomp, system
 from ctpo.sandbox.bubblewrap import ColdStart, layout_arguments, staged_arguments
 from ctpo.sandbox.calls import Ends
+from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import Layout, build_layout
+from ctpo.sandbox.supply import Starter
 from ctpo.sandbox.warm import WARM, WarmStart
-from ctpo.sandbox.worker import Starter, Worker
+from ctpo.sandbox.worker import Worker
 
 _RESPAWN_PAUSE_S = 0.1
+_NOT_STARTED, _MOST_FAILED_STARTS = 3, 5
 
 
 @dataclass
 class _Prepared:
     """What every worker is made from, and one line that says what isolates."""
 
-    starter: Callable[[], Starter]
-    groups: list[list[cgroups.Cgroup]]
+    starter: Callable[[Cgroup | None], Starter]
+    groups: list[list[Cgroup]]
     sessions: int
     summary: str
 
@@ -74,11 +77,12 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     layout = build_layout(config["packages"])
     # Before the private mount namespace, so that the host's view of the hierarchy counts.
     home = cgroups.find_home()
-    groups: list[list[cgroups.Cgroup]] = [[] for _ in range(workers)]
+    groups: list[list[Cgroup]] = [[] for _ in range(workers)]
     if home:
         cgroups.sweep(home)
         groups = [
-            [cgroups.make(home, f"{slot}.{place}", limits) for place in range(1 + sessions)] for slot in range(workers)
+            [cgroups.make(home, f"{slot}.{place}", limits, as_one=place > 0) for place in range(1 + sessions)]
+            for slot in range(workers)
         ]
     tree = _staged(layout) if os.geteuid() == 0 else layout
     obstacle = "" if config["warm"] else "as asked"
@@ -87,17 +91,17 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     if obstacle and not (config["bubblewrap"] and not sessions):
         raise SandboxUnavailable(obstacle)
 
-    def starter() -> Starter:
+    def starter(group: Cgroup | None) -> Starter:
         if not obstacle:
-            return WarmStart(tree, bpf, config["modules"])
-        return ColdStart(config["bubblewrap"][0], _bubblewrap_arguments(tree), bpf)
+            return WarmStart(tree, bpf, config["modules"], group)
+        return ColdStart(config["bubblewrap"][0], _bubblewrap_arguments(tree), bpf, group)
 
     how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else WARM
     memory = (
         f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
     )
     who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
-    namespaces = "new user, pid, mount, net, ipc, uts namespaces"
+    namespaces = "new user, pid, mount, ipc, uts namespaces; an empty network and no sockets"
     summary = f"{how} as {who}; {namespaces}; {len(seccomp.DENIED)} system calls denied; {memory}"
     return _Prepared(starter, groups, sessions, summary)
 
@@ -142,7 +146,7 @@ def _try_warm(starter: WarmStart) -> str:
     read, write = os.pipe()
     request = Request(b"", Limits())
     try:
-        started = starter.start(Ends(theirs.fileno(), write, write), request, None)
+        started = starter.start(Ends(theirs.fileno(), write, write), request)
     except OSError as error:
         return str(error)
     finally:
@@ -164,7 +168,10 @@ def _give_up_root() -> None:
 
 
 def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.socket, owner: int) -> None:
-    """Replace workers that die, until the owner's end of the control socket closes or the owner is gone."""
+    """Replace workers that die, until the owner's end of the control socket closes or the owner is gone.
+
+    Gives up when they no longer start: callers would wait in line for ever.
+    """
     system.adopt_orphans()
     wake_read, wake_write = os.pipe()
     for end in (wake_read, wake_write):
@@ -174,6 +181,7 @@ def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     gc.freeze()
     workers = {_spawn(prepared, listener, slot): slot for slot in range(len(prepared.groups))}
+    failed_starts = 0
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
@@ -184,8 +192,11 @@ def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.
                 return
             if wake_read in events:
                 os.read(wake_read, 4096)
-            for pid in _dead_children():
+            for pid, status in _dead_children():
                 if pid in workers:
+                    failed_starts = failed_starts + 1 if status == _NOT_STARTED else 0
+                    if failed_starts == _MOST_FAILED_STARTS:
+                        return
                     time.sleep(_RESPAWN_PAUSE_S)
                     slot = workers.pop(pid)
                     workers[_spawn(prepared, listener, slot)] = slot
@@ -199,19 +210,21 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
     pid = os.fork()
     if pid:
         return pid
-    status = 1
+    status = _NOT_STARTED
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _give_up_root()
         system.adopt_orphans()
         system.die_with(server)
-        starter = prepared.starter()
-        worker = Worker(starter, prepared.groups[slot], user, prepared.sessions)
+        groups = prepared.groups[slot]
+        starter = prepared.starter(groups[0] if groups else None)
+        worker = Worker(starter, groups, user, prepared.sessions)
         starter.ready()
         # A call makes hardly any cycles, and each collection would go through all that was imported.
         gc.freeze()
         gc.set_threshold(50_000)
+        status = 1
         worker.serve(listener)
         status = 0
     except BaseException:
@@ -220,11 +233,12 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
         os._exit(status)
 
 
-def _dead_children() -> list[int]:
+def _dead_children() -> list[tuple[int, int]]:
+    """Pid and exit code of each child that has died."""
     dead = []
     with contextlib.suppress(ChildProcessError):
-        while pid := os.waitpid(-1, os.WNOHANG)[0]:
-            dead.append(pid)
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            dead.append((found[0], os.waitstatus_to_exitcode(found[1])))
     return dead
 
 

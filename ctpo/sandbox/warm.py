@@ -59,12 +59,13 @@ class WarmStart:
     """Starts calls of one worker from two warm parents: a bare one, and one that has imported the packages.
 
     A fork copies the page tables of all that is imported, so a program that names no package is forked from the
-    bare parent at a third of the cost. `modules`: what the other imports; empty for none but the bare one.
+    bare parent at a third of the cost. `modules`: what the other imports; empty for none but the bare one. `group`: of
+    the parents, and so of all that they fork.
     """
 
-    def __init__(self, tree: str | Layout, bpf: bytes, modules: str = MODULES) -> None:
-        self._bare = WarmParent(tree, bpf, BARE_MODULES)
-        self._full = WarmParent(tree, bpf, f"{BARE_MODULES} {modules}") if modules else self._bare
+    def __init__(self, tree: str | Layout, bpf: bytes, modules: str = MODULES, group: Cgroup | None = None) -> None:
+        self._bare = WarmParent(tree, bpf, BARE_MODULES, group)
+        self._full = WarmParent(tree, bpf, f"{BARE_MODULES} {modules}", group) if modules else self._bare
 
     @property
     def parents(self) -> frozenset[int]:
@@ -81,20 +82,21 @@ class WarmStart:
             if parent.pid == pid:
                 parent.note_death()
 
-    def start(self, ends: Ends, request: Request, group: Cgroup | None) -> Started:
+    def kind(self, request: Request) -> str:
+        """Which of the two parents forks the call."""
+        return "full" if request.session or _PACKAGE.search(request.code) else "bare"
+
+    def start(self, ends: Ends, request: Request) -> Started:
         """Fork a call. Raises OSError."""
-        parent = self._full if request.session or _PACKAGE.search(request.code) else self._bare
-        pid = parent.fork(ends)
-        if group:
-            group.admit(pid)
-        return Started(pid, *parent.inherited)
+        parent = self._full if self.kind(request) == "full" else self._bare
+        return Started(parent.fork(ends), *parent.inherited)
 
 
 class WarmParent:
     """One warm parent, replaced when it dies. `tree`: the staged root directory, or the layout to build one from."""
 
-    def __init__(self, tree: str | Layout, bpf: bytes, modules: str) -> None:
-        self._tree, self._bpf, self._modules = tree, bpf, modules
+    def __init__(self, tree: str | Layout, bpf: bytes, modules: str, group: Cgroup | None) -> None:
+        self._tree, self._bpf, self._modules, self._group = tree, bpf, modules, group
         self.pid = 0
         self.inherited = (0, 0, 0)  # MiB of private memory, MiB of address space, resident bytes
         self._control: socket.socket | None = None
@@ -130,6 +132,8 @@ class WarmParent:
         status = Path(f"/proc/{pid}/status").read_text()
         sizes = {name: int(kib) << 10 for name, kib in re.findall(r"^(Vm\w+):\s+(\d+) kB", status, re.MULTILINE)}
         self.inherited = (-(-sizes["VmData"] // _MIB), -(-sizes["VmSize"] // _MIB), sizes["VmRSS"])
+        if self._group:
+            self._group.settle()
 
     def close(self) -> None:
         """End the parent. The worker reaps it with its other children."""
@@ -175,9 +179,11 @@ class WarmParent:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        # Model code goes first when the host runs out of memory; its parent can be replaced.
+        # When memory runs out a parent, which can be replaced, goes before all else but a call (see `warm_inside`).
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("500")
+        if self._group:
+            self._group.admit(0)
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         system.enter_user_namespace(_UID)
         system.die_with(worker)  # after the change of credentials, which would clear it

@@ -16,33 +16,17 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from ctpo.sandbox.calls import Call, Ends, Started, drain
+from ctpo.sandbox.calls import Call, drain
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.memory_watch import children_of, descendants, state_of
 from ctpo.sandbox.protocol import BUSY, TAKEN, UNAVAILABLE, Request, pack_result, read_request
+from ctpo.sandbox.supply import Starter, Supply
 
 _REQUEST_S = 10.0
-
-
-class Starter(Protocol):
-    """How a call's process comes to be: forked from a warm parent, or by bubblewrap from nothing."""
-
-    @property
-    def parents(self) -> frozenset[int]:
-        """Processes that are the starter's own children and no call."""
-
-    def start(self, ends: Ends, request: Request, group: Cgroup | None) -> Started:
-        """Start an isolated process that reads its order from `ends.channel`. Raises OSError."""
-
-    def ready(self) -> None:
-        """Prepare now rather than at the first call. Raises OSError."""
-
-    def note_death(self, pid: int) -> None:
-        """Process `pid`, perhaps a parent, is dead and reaped."""
+_STOP_S = 2.0
 
 
 @dataclass
@@ -52,11 +36,10 @@ class _Session:
 
 
 class Worker:
-    """Runs programs one after another. `groups`: one per process that may exist at once, or none at all."""
+    """Runs programs one after another. `groups`: as `Supply` has them."""
 
-    def __init__(self, starter: Starter, groups: list[Cgroup], user: int, sessions: int) -> None:
-        self._starter, self._free, self._user = starter, list(groups), user
-        self._grouped = bool(groups)
+    def __init__(self, starter: Starter, groups: Sequence[Cgroup], user: int, sessions: int) -> None:
+        self._starter, self._supply, self._user = starter, Supply(starter, groups), user
         self._sessions: dict[socket.socket, _Session] = {}
         self._most_sessions = sessions
         self._running: Call | None = None
@@ -109,6 +92,7 @@ class Worker:
         else:
             with caller:
                 self._answer(caller, self._fresh(request, caller))
+            self._supply.prepare(request)
 
     def _answer(self, caller: socket.socket, answer: bytes) -> bool:
         with contextlib.suppress(OSError):
@@ -125,42 +109,23 @@ class Worker:
         self._attend(call, request, caller)
         self._bury(call)
         answer = call.answer(request)
-        call.close()
+        self._supply.give_back(call)
         return answer
 
     def _start(self, request: Request, caller: socket.socket) -> Call | bytes:
         """A process with the program handed over; or a packed refusal."""
         self._answer(caller, TAKEN)
-        group = self._free.pop() if self._grouped else None
-        ours, theirs = socket.socketpair()
-        (out, their_out), (err, their_err) = os.pipe(), os.pipe()
-        for fd in (out, err):
-            os.set_blocking(fd, False)
-        started, refusal = Started(0), ""
         try:
-            started = self._starter.start(Ends(theirs.fileno(), their_out, their_err), request, group)
+            call = self._supply.take(request)
         except OSError as error:
-            refusal = str(error)
-        finally:
-            theirs.close()
-            os.close(their_out)
-            os.close(their_err)
-        call = Call(started, ours, out, err, group)
-        if not refusal:
-            with contextlib.suppress(OSError):  # it died at its start: it left word on stderr
-                call.begin(request, request.order(started.data_mb, started.address_mb))
-            return call
-        call.close()
-        self._release(call)
-        return pack_result(UNAVAILABLE, 0.0, b"", refusal.encode())
+            return pack_result(UNAVAILABLE, 0.0, b"", str(error).encode())
+        with contextlib.suppress(OSError):  # it died at its start: it left word on stderr
+            call.begin(request, request.order(call.origin.data_mb, call.origin.address_mb))
+        return call
 
     def _attend(self, call: Call, request: Request, caller: socket.socket) -> None:
         self._running = call
         call.attend(request, caller, self._child_died, self._reap)
-
-    def _release(self, call: Call) -> None:
-        if call.group:
-            self._free.append(call.group)
 
     def _reap(self) -> None:
         """Take note of every child that is dead."""
@@ -176,8 +141,8 @@ class Worker:
                 self._starter.note_death(pid)
 
     def _calls(self) -> list[Call]:
-        sessions = [session.call for session in self._sessions.values()]
-        return [self._running, *sessions] if self._running else sessions
+        kept = [*(session.call for session in self._sessions.values()), *self._supply.spares]
+        return [self._running, *kept] if self._running else kept
 
     def _bury(self, call: Call) -> None:
         """Kill what is left of the call and wait until all of it is gone.
@@ -202,7 +167,6 @@ class Worker:
             select.select([self._child_died], [], [], 0.01)
             drain(self._child_died)
         self._running = None
-        self._release(call)
 
     def _first_of_session(self, request: Request, caller: socket.socket) -> None:
         if not self._most_sessions:
@@ -252,13 +216,13 @@ class Worker:
             self._running = call
         self._bury(call)
         self._answer(caller, call.answer(request))
-        call.close()
+        self._supply.give_back(call)
         caller.close()
 
     def _end(self, session: _Session, caller: socket.socket) -> None:
         self._running = session.call
         self._bury(session.call)
-        session.call.close()
+        self._supply.give_back(session.call)
         caller.close()
 
 
@@ -278,10 +242,12 @@ def _signal_all(pid: int, number: int) -> list[int]:
 def _stop_all(pid: int) -> bool:
     """Stop a process and its descendants, so that a session uses no CPU between two programs.
 
-    False if one always gets away: a stopped process cannot fork, but another can in the meantime.
+    False if one always gets away: a stopped process cannot fork, but another can in the meantime. On a busy machine
+    a process stops only when it next gets a processor.
     """
     stopped: list[int] = []
-    for _ in range(10):
+    give_up = time.monotonic() + _STOP_S
+    while time.monotonic() < give_up:
         found = _signal_all(pid, signal.SIGSTOP)
         if sorted(found) == sorted(stopped) and all(state_of(each) in "TtZX" for each in found):
             return True

@@ -28,6 +28,18 @@ for address in ("\\0ctpo-sandbox", "/run/dbus/system_bus_socket", "/var/run/dock
     try: s = socket.socket(socket.AF_UNIX); s.connect(address); print("BREACH", address)
     except OSError as e: print(e)
 """
+_SOCKETS = """
+import socket
+# The calls of one warm parent share its network: nobody may make a socket there, of any family, type or protocol.
+for family in range(48):
+    for kind in (1, 2, 3, 4, 5, 6, 10):
+        try: socket.socket(family, kind); print("BREACH", family, kind)
+        except PermissionError: pass
+        if family != socket.AF_UNIX:
+            try: socket.socketpair(family, kind); print("BREACH pair", family, kind)
+            except OSError: pass
+print("refused")
+"""
 _FILES = """
 import os
 for p in ("/etc/passwd", "/etc/shadow", "/proc/1/environ", "/proc/self/root/etc/passwd", "/proc/1/root", "/home",
@@ -139,6 +151,7 @@ ESCAPES = (
     Probe("tcp, udp, vsock and cloud metadata", _NETWORK),
     Probe("raw, packet, netlink and kernel crypto sockets", _RAW),
     Probe("unix and abstract sockets", _UNIX),
+    Probe("a socket of any kind", _SOCKETS, expect="refused"),
     Probe(
         "interfaces",
         "import socket\ntry: n = socket.if_nameindex()\nexcept OSError: n = []\n"

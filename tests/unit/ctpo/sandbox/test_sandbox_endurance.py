@@ -8,10 +8,10 @@ import random
 import time
 
 import pytest
-from watching import descriptors, groups, megabytes, mounts, warm
+from watching import at_rest, descriptors, groups, megabytes, mounts, standing, warm
 
 from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer
-from ctpo.sandbox.memory_watch import children_of, descendants
+from ctpo.sandbox.memory_watch import children_of
 from ctpo.sandbox.probes import AFTER, PROBES, aftermath
 
 SECONDS = 60.0
@@ -109,10 +109,12 @@ def test_two_hundred_clients_for_a_minute_lose_nothing_cross_nothing_and_leave_n
         clients = [SandboxClient(PATIENT, 1, server=server) for _ in range(CLIENTS)]
         await asyncio.gather(*(client.run("1") for client in clients))
         await asyncio.gather(*(client.run("import sympy; 1") for client in clients[:20]))
-        before = (descriptors(pid), sorted(descendants(pid)), groups(pid), mounts(), len(os.listdir("/proc/self/fd")))
+        await at_rest(pid)
+        before = (descriptors(pid), standing(pid), groups(pid), mounts(), len(os.listdir("/proc/self/fd")))
         memory = megabytes(pid)
         await asyncio.gather(*(one(client, time.monotonic()) for client in clients))
-        after = (descriptors(pid), sorted(descendants(pid)), groups(pid), mounts(), len(os.listdir("/proc/self/fd")))
+        await at_rest(pid)
+        after = (descriptors(pid), standing(pid), groups(pid), mounts(), len(os.listdir("/proc/self/fd")))
         assert after == before
         assert megabytes(pid) < memory + 8
         assert aftermath(await clients[0].run(AFTER)) == ""

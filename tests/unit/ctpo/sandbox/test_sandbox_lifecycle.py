@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from watching import calls, groups, mounts, running, until, warm, workers
+from watching import calls, groups, mounts, running, standing, until, warm, workers
 
 from ctpo.sandbox import (
     Limits,
@@ -52,6 +52,23 @@ def _with_server(
         asyncio.run(session(server))
     finally:
         server.close()
+
+
+def test_workers_that_cannot_start_end_in_an_error_not_in_an_endless_wait() -> None:
+    server = SandboxServer(2, modules="no_such_module")
+    try:
+        server.ready()
+        client = SandboxClient(LONG, 2, address=server.address)
+        client._start_own = _refuse  # type: ignore[method-assign]
+        with pytest.raises(SandboxUnavailable, match="nothing else serves"):
+            asyncio.run(asyncio.wait_for(client.run("print(1)"), 60))
+        assert server.process.wait(20) == 0
+    finally:
+        server.close()
+
+
+async def _refuse() -> None:
+    raise SandboxUnavailable("nothing else serves")
 
 
 def test_require_isolation_says_quickly_what_isolates() -> None:
@@ -106,13 +123,13 @@ def test_clients_of_other_processes_wait_in_line_at_the_server_without_losing_th
 def test_cancelling_a_call_kills_all_its_processes_and_frees_its_slot(warm_start: bool) -> None:
     async def use(client: SandboxClient, server: int) -> None:
         await client.run("1")
-        idle = sorted(descendants(server))
+        idle = standing(server)
         call = asyncio.ensure_future(client.run(SLEEP))
-        await until(lambda: len(list(descendants(server))) >= len(idle) + 2)
+        await until(lambda: len(standing(server)) >= len(idle) + 2)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await until(lambda: sorted(descendants(server)) == idle)
+        await until(lambda: standing(server) == idle)
         assert (await asyncio.wait_for(client.run("6 * 7"), 20)).stdout == "42\n"
 
     _with_server(use, workers=1, warm_start=warm_start)

@@ -25,13 +25,38 @@ def workers(server: int) -> list[int]:
 
 
 def calls(server: int) -> list[int]:
-    """First processes of the calls that run; a worker's oldest children are its warm parents."""
-    return [pid for worker in workers(server) for pid in children_of(worker)[PARENTS:]]
+    """First processes of the calls that run: they have told the kernel to kill them before all others."""
+    return [pid for worker in workers(server) for pid in children_of(worker) if _given_up_on(pid)]
+
+
+def spares(worker: int) -> list[int]:
+    """Processes that wait for a call; a worker's oldest children are its warm parents."""
+    return [pid for pid in children_of(worker)[PARENTS:] if not _given_up_on(pid)]
+
+
+def standing(server: int) -> list[int]:
+    """The server, its workers and their warm parents."""
+    waiting = {pid for worker in workers(server) for pid in spares(worker)}
+    return sorted({server, *descendants(server)} - waiting)
+
+
+def _given_up_on(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+    except OSError:
+        return False
 
 
 async def warm(server: int) -> None:
     """Wait until every worker has both its parents and takes calls."""
     await until(lambda: bool(workers(server)) and all(len(children_of(w)) >= PARENTS for w in workers(server)), 120.0)
+
+
+async def at_rest(server: int) -> None:
+    """Wait until no spare is being made and nothing is on its way out."""
+    before: list[int] = []
+    while before != (before := sorted(descendants(server))):
+        await asyncio.sleep(0.5)
 
 
 def running(pid: int) -> bool:
@@ -45,9 +70,8 @@ def groups(server: int) -> list[str]:
 
 
 def descriptors(server: int) -> dict[int, int]:
-    """Open descriptors of the server, its workers and their warm parents."""
-    pids = [server, *descendants(server)]
-    return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in pids}
+    """Open descriptors of what stands, but for the three ends of each spare."""
+    return {pid: len(os.listdir(f"/proc/{pid}/fd")) - 3 * len(spares(pid)) for pid in standing(server)}
 
 
 def megabytes(server: int) -> float:
