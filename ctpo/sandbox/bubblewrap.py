@@ -99,6 +99,7 @@ class ColdStart:
     """Starts calls of one worker. `tree`: bubblewrap arguments; `bpf`: the filter; `group`: of all calls."""
 
     parents: frozenset[int] = frozenset()
+    leaves_orphans = True
 
     def __init__(self, path: str, tree: list[str], bpf: bytes, group: Cgroup | None) -> None:
         self._path, self._tree, self._group = path, tree, group

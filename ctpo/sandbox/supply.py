@@ -23,6 +23,9 @@ from ctpo.sandbox.protocol import Request
 class Starter(Protocol):
     """How a call's process comes to be: forked from a warm parent, or by bubblewrap from nothing."""
 
+    #: Whether a call's process can be dead while others of the call live on, as children of the worker.
+    leaves_orphans: bool
+
     @property
     def parents(self) -> frozenset[int]:
         """Processes that are the starter's own children and no call."""

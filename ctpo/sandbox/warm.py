@@ -63,6 +63,8 @@ class WarmStart:
     the parents, and so of all that they fork.
     """
 
+    leaves_orphans = False  # a pid namespace dies with its first process
+
     def __init__(self, tree: str | Layout, bpf: bytes, modules: str = MODULES, group: Cgroup | None = None) -> None:
         self._bare = WarmParent(tree, bpf, BARE_MODULES, group)
         self._full = WarmParent(tree, bpf, f"{BARE_MODULES} {modules}", group) if modules else self._bare

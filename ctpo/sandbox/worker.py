@@ -157,8 +157,7 @@ class Worker:
         give_up = time.monotonic() + 0.2
         while True:
             self._reap()
-            known = {*self._starter.parents, *(other.pid for other in self._calls() if other is not call)}
-            strays = set(children_of(os.getpid())) - known
+            strays = self._strays(call) if self._starter.leaves_orphans else set()
             if call.status is not None and not strays:
                 break
             if time.monotonic() > give_up:
@@ -167,6 +166,10 @@ class Worker:
             select.select([self._child_died], [], [], 0.01)
             drain(self._child_died)
         self._running = None
+
+    def _strays(self, call: Call) -> set[int]:
+        known = {*self._starter.parents, *(other.pid for other in self._calls() if other is not call)}
+        return set(children_of(os.getpid())) - known
 
     def _first_of_session(self, request: Request, caller: socket.socket) -> None:
         if not self._most_sessions:
