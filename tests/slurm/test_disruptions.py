@@ -145,7 +145,7 @@ def assert_same_work(run: RunRecord, reference: RunRecord) -> None:
     assert [row["step"] for row in reference.metrics] == list(range(1, STEPS + 1))
     for row in rows:
         # Trainer and rollout have the same weights after a resume as ever: float32's rounding apart.
-        assert row["training/rollout_probs_diff_max"] < 2e-5
+        assert row["training/rollout_probs_diff_max"] < 5e-5
     assert run.position_stats_steps == reference.position_stats_steps == list(range(1, STEPS + 1))
     for step in run.position_stats_steps:
         assert (prompts(run, step) == prompts(reference, step)).all(), f"step {step} had other prompts"
@@ -179,7 +179,7 @@ def test_two_tasks_of_a_job_train_as_one_ray_cluster(new_sweep: Callable[..., Sw
     wait_until(lambda: not state(job), PATIENCE_S, lambda: sweep.output(job))
     assert manifest(sweep.run("ctpo"))["state"] == "finished", sweep.output(job)
     (row,) = read_lines(sweep.run("ctpo") / "metrics.jsonl")[0]
-    assert row["training/rollout_probs_diff_max"] < 2e-5
+    assert row["training/rollout_probs_diff_max"] < 5e-5
     arrays, _ = read_position_stats(sweep.run("ctpo") / "position_stats" / "step_1.npz")
     assert PositionStats.from_arrays(arrays).positions.count[0].item() == 112
     assert "2 tasks are one Ray cluster" in sweep.output(job)
