@@ -16,7 +16,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctpo.sandbox.calls import Call, drain
@@ -43,6 +43,7 @@ class Worker:
         self._sessions: dict[socket.socket, _Session] = {}
         self._most_sessions = sessions
         self._running: Call | None = None
+        self._poll = select.epoll()
         self._child_died, wake = os.pipe()
         for end in (self._child_died, wake):
             os.set_blocking(end, False)
@@ -52,30 +53,17 @@ class Worker:
     def serve(self, listener: socket.socket) -> None:
         """Take calls for ever; the server's death is this process's."""
         listener.setblocking(False)
+        self._poll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # one worker wakes, not all
+        self._poll.register(self._child_died, select.EPOLLIN)
         while True:
-            for ready in self._ready(listener):
-                if ready is listener:
-                    self._accept(listener)
-                elif ready is not None:
-                    self._go_on(ready)
-                else:
-                    drain(self._child_died)
-                    self._reap()
-
-    def _ready(self, listener: socket.socket) -> Iterator[socket.socket | None]:
-        """What can be read: connections of sessions first, then the listener; None: a child has died."""
-        with select.epoll() as poll:
-            poll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # one worker wakes, not all
-            poll.register(self._child_died, select.EPOLLIN)
-            by_fd = {connection.fileno(): connection for connection in self._sessions}
-            for fd in by_fd:
-                poll.register(fd, select.EPOLLIN)
-            fds = {fd for fd, _ in poll.poll()}
-        if self._child_died in fds:
-            yield None
-        yield from (by_fd[fd] for fd in fds & by_fd.keys())
-        if listener.fileno() in fds:
-            yield listener
+            fds = {fd for fd, _ in self._poll.poll()}
+            if self._child_died in fds:
+                drain(self._child_died)
+                self._reap()
+            for caller in [caller for caller in self._sessions if caller.fileno() in fds]:
+                self._go_on(caller)
+            if listener.fileno() in fds:
+                self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -191,6 +179,7 @@ class Worker:
     def _go_on(self, caller: socket.socket) -> None:
         """A session's connection has something to read: its next program, or its end."""
         session = self._sessions.pop(caller)
+        self._poll.unregister(caller)
         caller.settimeout(_REQUEST_S)
         request = read_request(caller)
         if request is None or session.call.status is not None:
@@ -215,6 +204,7 @@ class Worker:
             self._running = None
             if self._answer(caller, call.answer(request)):
                 self._sessions[caller] = session
+                self._poll.register(caller, select.EPOLLIN)
                 return
             self._running = call
         self._bury(call)
