@@ -21,6 +21,7 @@ from ctpo.sandbox.limits import Limits
 _PREFIX = "ctpo-sandbox"
 _OWN_PROCESSES = 4  # two warm parents with a spare each; or bubblewrap outside and as pid 1
 _USAGE_FILES = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_FILE_CACHE = {1: r"^total_(?:in)?active_file (\d+)$", 2: r"^(?:in)?active_file (\d+)$"}
 _KILLS_FILES = {1: "memory.oom_control", 2: "memory.events"}
 _LIMIT_FILES = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 
@@ -78,9 +79,23 @@ class Cgroup:
         self._bounds = bounds
 
     def settle(self) -> None:
-        """What the group holds now is not a call's: limits set from here on come on top of it."""
-        self._resident = int((self.memory / _USAGE_FILES[self.version]).read_text())
+        """What the group holds now is not a call's: limits set from here on come on top of it.
+
+        Cached files do not count: the kernel gives them up before it runs out.
+        """
+        cached = re.findall(_FILE_CACHE[self.version], (self.memory / "memory.stat").read_text(), re.MULTILINE)
+        self._resident = int((self.memory / _USAGE_FILES[self.version]).read_text()) - sum(map(int, cached))
+        self.forget_limits()
+
+    def forget_limits(self) -> None:
+        """The next limits are written, whatever another process has set before."""
         self._bounds = (0, 0)
+
+    def die_as_one(self) -> None:
+        """When it is out of memory the kernel kills all of it (version 2 alone can), not one process."""
+        file = self.memory / "memory.oom.group"
+        if file.exists():
+            file.write_text("1")
 
     def admit(self, pid: int) -> None:
         """Put process `pid` (0: the calling one), and so all its future children, into the group.
@@ -137,18 +152,13 @@ def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
     return None
 
 
-def make(home: CgroupHome, slot: str, limits: Limits, as_one: bool = False) -> Cgroup:
-    """Make the group `slot` of this process, with `limits` set. Raises OSError.
-
-    `as_one`: when it is out of memory the kernel kills all of it (version 2 alone can), not one process.
-    """
+def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
+    """Make the group `slot` of this process, with `limits` set. Raises OSError."""
     name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
     group = Cgroup(home.version, home.memory / name, home.pids / name)
     try:
         for folder in {group.memory, group.pids}:
             folder.mkdir()
-        if as_one and (group.memory / "memory.oom.group").exists():
-            (group.memory / "memory.oom.group").write_text("1")
         group.open()
         group.set_limits(limits)
     except OSError:

@@ -17,8 +17,9 @@ from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, advice, cut_middle
 
 _GRACE_S = 20.0
-_ATTEMPTS = 2
+_ATTEMPTS, _WAITS = 2, 10
 _PAUSE_S = 0.2
+_UNTAKEN = ("untaken", 0.0, b"", b"")
 
 
 class SandboxClient:
@@ -138,20 +139,28 @@ class Session:
 
     async def _answer(self, request: Request) -> tuple[str, float, bytes, bytes]:
         """The answer of a worker. One that was killed from outside loses its call, and a fork can fail on a host
-        that is short of something for a moment: both get a second chance, a third would be no accident.
+        that is short of something for a moment: both get a second chance, a third would be no accident. Standing in
+        line at a server that dies costs nothing: it is listened to for a moment longer than it lives.
         """
-        failures = 0
+        failures = waits = 0
         while True:
             fresh = self._connection is None
             # Not held while a session is awaited: those that must end first need it.
             async with self._client._slots:
                 answer = await self._attempt(request)
             if answer is None:
-                # A session whose process died while it was idle is not a lost call.
-                failures += fresh
+                failures += 1
                 if failures == _ATTEMPTS:
                     lost = f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes"
                     raise SandboxUnavailable(lost)
+            elif answer is _UNTAKEN:
+                # A session whose process died while it was idle has lost no call.
+                waits += fresh
+                if waits == _WAITS:
+                    raise SandboxUnavailable(
+                        f"sandbox: {_WAITS} times no worker took a call: they do not start, or die"
+                    )
+                await asyncio.sleep(_PAUSE_S if fresh else 0.0)
             elif answer[0] == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
                 failures += 1
                 await asyncio.sleep(_PAUSE_S)
@@ -196,12 +205,15 @@ async def _connected(address: str) -> socket.socket:
 
 
 async def _exchange(connection: socket.socket, request: Request) -> tuple[str, float, bytes, bytes] | None:
-    """Send a program and wait for its answer, in line as long as it takes; None when the worker is lost."""
+    """Send a program and wait for its answer, in line as long as it takes; None when the worker is lost with it."""
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_sendall(connection, request.pack())
         if await loop.sock_recv(connection, 1) != protocol.TAKEN:
-            return None
+            return _UNTAKEN
+    except OSError:
+        return _UNTAKEN
+    try:
         return await asyncio.wait_for(_read_answer(connection), request.limits.wall_s + _GRACE_S)
     except (OSError, asyncio.TimeoutError):
         return None

@@ -24,6 +24,11 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "kcmp": (312, 272),
     # the network, of which a namespace confines the most, but not AF_VSOCK and AF_ALG; `socketpair` needs none
     "socket": (41, 198),
+    "bind": (49, 200),
+    "connect": (42, 203),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
     # memory that no file-size or scratch limit counts
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
@@ -96,13 +101,14 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "sysfs": (139, None),
     "_sysctl": (156, None),
 }
-_CLONE, _CLONE3, _SOCKETPAIR, _IOCTL = (56, 220), (435, 435), (53, 199), (16, 29)
+_CLONE, _CLONE3, _SOCKETPAIR, _IOCTL, _PRCTL = (56, 220), (435, 435), (53, 199), (16, 29), (157, 167)
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_AF_UNIX = 1
+_AF_UNIX, _SOCK_TYPE, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 0xF, 1, 5
+_PR_SET_PDEATHSIG = 1
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody's terminal
 
-_LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets; both architectures are little-endian
 
@@ -137,8 +143,10 @@ def filter_program(machine: str | None = None) -> bytes:
     """BPF program for `machine` (default: this one): an array of `struct sock_filter`, 8 bytes each.
 
     Other architectures' calls (32-bit, x32) kill the process; denied calls fail with EPERM; `clone3` with
-    ENOSYS, so that the C library falls back to `clone`, whose flags a filter can read; pairs of sockets other than
-    AF_UNIX with EAFNOSUPPORT. Raises SandboxUnavailable on an architecture other than x86_64 and aarch64.
+    ENOSYS, so that the C library falls back to `clone`, whose flags a filter can read; pairs of sockets with
+    EAFNOSUPPORT unless they are of AF_UNIX and stay connected for good (a datagram socket can leave its peer, and
+    then send to whoever shares the network namespace). Nobody unties himself from his parent's death. Raises
+    SandboxUnavailable on an architecture other than x86_64 and aarch64.
     """
     machine = machine or platform.machine()
     if machine not in _AUDIT_ARCH:
@@ -164,12 +172,17 @@ def filter_program(machine: str | None = None) -> bytes:
         _deny(errno.EPERM),
         _op(_RETURN, _ALLOW),
     ]
-    family = [
+    pair = [
         _op(_LOAD, _ARG0),
-        _op(_JUMP_EQ, _AF_UNIX, 1, 0),
+        _op(_JUMP_EQ, _AF_UNIX, 0, 4),
+        _op(_LOAD, _ARG1),
+        _op(_AND, _SOCK_TYPE),
+        _op(_JUMP_EQ, _SOCK_STREAM, 2, 0),
+        _op(_JUMP_EQ, _SOCK_SEQPACKET, 1, 0),
         _deny(errno.EAFNOSUPPORT),
         _op(_RETURN, _ALLOW),
     ]
+    tie = [_op(_LOAD, _ARG0), _op(_JUMP_EQ, _PR_SET_PDEATHSIG, 0, 1), _deny(errno.EPERM), _op(_RETURN, _ALLOW)]
     terminal = [
         _op(_LOAD, _ARG1),
         _op(_JUMP_EQ, _TERMINAL_INPUT[0], 1, 0),
@@ -177,5 +190,6 @@ def filter_program(machine: str | None = None) -> bytes:
         _deny(errno.EPERM),
         _op(_RETURN, _ALLOW),
     ]
-    blocks |= {_CLONE[column]: namespaces, _SOCKETPAIR[column]: family, _IOCTL[column]: terminal}
+    blocks |= {_CLONE[column]: namespaces, _SOCKETPAIR[column]: pair}
+    blocks |= {_IOCTL[column]: terminal, _PRCTL[column]: tie}
     return b"".join([*program, *_decide(blocks)])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import mmap
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ctpo.sandbox.bubblewrap import ColdStart, layout_arguments, staged_argument
 from ctpo.sandbox.calls import Ends
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
+from ctpo.sandbox.memory_watch import children_of
 from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
 from ctpo.sandbox.runtime import Layout, build_layout
@@ -36,7 +38,7 @@ from ctpo.sandbox.warm import WARM, WarmStart
 from ctpo.sandbox.worker import Worker
 
 _RESPAWN_PAUSE_S = 0.1
-_NOT_STARTED, _MOST_FAILED_STARTS = 3, 5
+_MOST_FAILED_STARTS = 5
 
 
 @dataclass
@@ -81,8 +83,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     if home:
         cgroups.sweep(home)
         groups = [
-            [cgroups.make(home, f"{slot}.{place}", limits, as_one=place > 0) for place in range(1 + sessions)]
-            for slot in range(workers)
+            [cgroups.make(home, f"{slot}.{place}", limits) for place in range(1 + sessions)] for slot in range(workers)
         ]
     tree = _staged(layout) if os.geteuid() == 0 else layout
     obstacle = "" if config["warm"] else "as asked"
@@ -90,6 +91,10 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
         obstacle = _obstacle(tree, bpf)
     if obstacle and not (config["bubblewrap"] and not sessions):
         raise SandboxUnavailable(obstacle)
+
+    for slot in groups:
+        for group in slot if obstacle else slot[1:]:  # a warm parent is to outlive a call in its group
+            group.die_as_one()
 
     def starter(group: Cgroup | None) -> Starter:
         if not obstacle:
@@ -180,8 +185,9 @@ def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     gc.freeze()
-    workers = {_spawn(prepared, listener, slot): slot for slot in range(len(prepared.groups))}
-    failed_starts = 0
+    serving = mmap.mmap(-1, len(prepared.groups))  # a byte per slot, that its worker sets
+    failed_starts = [0] * len(prepared.groups)
+    workers = {_spawn(prepared, listener, slot, serving): slot for slot in range(len(prepared.groups))}
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
@@ -192,25 +198,25 @@ def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.
                 return
             if wake_read in events:
                 os.read(wake_read, 4096)
-            for pid, status in _dead_children():
-                if pid in workers:
-                    failed_starts = failed_starts + 1 if status == _NOT_STARTED else 0
-                    if failed_starts == _MOST_FAILED_STARTS:
-                        return
-                    time.sleep(_RESPAWN_PAUSE_S)
-                    slot = workers.pop(pid)
-                    workers[_spawn(prepared, listener, slot)] = slot
+            for slot in [workers.pop(pid) for pid in _dead_children() if pid in workers]:
+                failed_starts[slot] = 0 if serving[slot] else failed_starts[slot] + 1
+                serving[slot] = 0
+                if failed_starts[slot] >= _MOST_FAILED_STARTS and not any(serving[:]):
+                    return
+                _kill(set(children_of(os.getpid())) - set(workers))  # what a dead worker has left
+                time.sleep(_RESPAWN_PAUSE_S)
+                workers[_spawn(prepared, listener, slot, serving)] = slot
     finally:
         listener.close()
-        _kill_all(workers)
+        _kill_all()
 
 
-def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
+def _spawn(prepared: _Prepared, listener: socket.socket, slot: int, serving: mmap.mmap) -> int:
     server, user = os.getpid(), os.geteuid()
     pid = os.fork()
     if pid:
         return pid
-    status = _NOT_STARTED
+    status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -224,7 +230,7 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
         # A call makes hardly any cycles, and each collection would go through all that was imported.
         gc.freeze()
         gc.set_threshold(50_000)
-        status = 1
+        serving[slot] = 1
         worker.serve(listener)
         status = 0
     except BaseException:
@@ -233,20 +239,23 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int) -> int:
         os._exit(status)
 
 
-def _dead_children() -> list[tuple[int, int]]:
-    """Pid and exit code of each child that has died."""
+def _dead_children() -> list[int]:
     dead = []
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            dead.append((found[0], os.waitstatus_to_exitcode(found[1])))
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            dead.append(pid)
     return dead
 
 
-def _kill_all(workers: dict[int, int]) -> None:
-    """Kill the workers; the kernel kills their calls (see `die_with`); wait for the last process."""
-    for pid in workers:
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _kill_all() -> None:
+    """Kill the workers, whose deaths the kernel answers with their calls' (see `die_with`), and whatever is left."""
     with contextlib.suppress(ChildProcessError):
         while True:
+            _kill(children_of(os.getpid()))
             os.waitpid(-1, 0)

@@ -49,6 +49,8 @@ class Supply:
 
     def __init__(self, starter: Starter, groups: Sequence[Cgroup]) -> None:
         self._starter = starter
+        for group in groups:
+            group.forget_limits()  # a worker before this one may have set others
         self._common, self._free = groups[0] if groups else None, list(groups[1:])
         self._spares: dict[str, Call] = {}
 
@@ -64,9 +66,8 @@ class Supply:
             self.give_back(call)
             call = None
         call = call or self._new(request)
-        if request.session and self._free:
-            call.group = self._free.pop()
-            call.group.admit(call.pid)
+        if request.session and self._common:
+            self._move(call, self._common)
         return call
 
     def prepare(self, request: Request) -> None:
@@ -79,10 +80,27 @@ class Supply:
     def give_back(self, call: Call) -> None:
         """What a call whose processes are all gone has held."""
         call.close()
-        if call.group and call.group is not self._common:
+        if call.group and self._common and call.group is not self._common:
             self._free.append(call.group)
+            self._common.settle()
+
+    def _move(self, call: Call, common: Cgroup) -> None:
+        """Give a session its own group. What it has touched so far stays on the common one's account."""
+        call.group = self._free.pop()
+        try:
+            call.group.admit(call.pid)
+        except OSError:
+            self.give_back(call)
+            raise
+        common.settle()
 
     def _new(self, request: Request) -> Call:
+        try:
+            return self._started(request)
+        except OSError:  # a warm parent that died is replaced at the next attempt
+            return self._started(request)
+
+    def _started(self, request: Request) -> Call:
         ours, theirs = socket.socketpair()
         (out, their_out), (err, their_err) = os.pipe(), os.pipe()
         for fd in (out, err):

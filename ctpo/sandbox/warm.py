@@ -104,12 +104,15 @@ class WarmParent:
         self._control: socket.socket | None = None
 
     def fork(self, ends: Ends) -> int:
-        """Fork a call, from a new parent if the last one is gone; its pid. Raises OSError."""
+        """Fork a call; its pid. Raises OSError; after WarmParentLost the next attempt has a new parent.
+
+        That attempt needs ends of its own: the lost parent may have forked before it died.
+        """
         try:
             return self._fork(ends)
         except WarmParentLost:
             self.close()
-            return self._fork(ends)
+            raise
 
     def ready(self) -> None:
         """Start the parent now rather than at the first call. Raises WarmParentLost."""
@@ -181,9 +184,10 @@ class WarmParent:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        # When memory runs out a parent, which can be replaced, goes before all else but a call (see `warm_inside`).
+        # When memory runs out a parent, which can be replaced, goes before what belongs to the run, and after a call
+        # (see `warm_inside`): in a group of its own there is nothing but calls beside it.
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500")
+            Path("/proc/self/oom_score_adj").write_text("0" if self._group else "500")
         if self._group:
             self._group.admit(0)
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)

@@ -107,8 +107,10 @@ class Worker:
             call = self._supply.take(request)
         except OSError as error:
             return pack_result(UNAVAILABLE, 0.0, b"", str(error).encode())
-        with contextlib.suppress(OSError):  # it died at its start: it left word on stderr
+        try:
             call.begin(request, request.order(call.origin.data_mb, call.origin.address_mb))
+        except OSError:  # it died at its start and left word on stderr, or its limits cannot be set
+            os.kill(call.pid, signal.SIGKILL)
         return call
 
     def _attend(self, call: Call, request: Request, caller: socket.socket) -> None:

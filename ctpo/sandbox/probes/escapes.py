@@ -35,10 +35,19 @@ for family in range(48):
     for kind in (1, 2, 3, 4, 5, 6, 10):
         try: socket.socket(family, kind); print("BREACH", family, kind)
         except PermissionError: pass
-        if family != socket.AF_UNIX:
+        # A pair must stay one: a datagram socket can leave its peer, take a name and hear from others.
+        if family != socket.AF_UNIX or kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
             try: socket.socketpair(family, kind); print("BREACH pair", family, kind)
             except OSError: pass
+a, b = socket.socketpair()
+for attempt in (lambda: a.bind("\\0name"), lambda: a.connect("\\0name"), lambda: a.listen()):
+    try: attempt(); print("BREACH")
+    except PermissionError: pass
 print("refused")
+"""
+_UNTIE = """
+import ctypes
+print("refused" if ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == -1 else "BREACH")
 """
 _FILES = """
 import os
@@ -152,6 +161,7 @@ ESCAPES = (
     Probe("raw, packet, netlink and kernel crypto sockets", _RAW),
     Probe("unix and abstract sockets", _UNIX),
     Probe("a socket of any kind", _SOCKETS, expect="refused"),
+    Probe("to outlive the worker", _UNTIE, expect="refused"),
     Probe(
         "interfaces",
         "import socket\ntry: n = socket.if_nameindex()\nexcept OSError: n = []\n"

@@ -59,8 +59,9 @@ def test_the_kernel_refuses_every_call_on_the_list() -> None:
     assert {name for name, answer in answers.items() if answer != "EPERM"} == set()
 
 
-def test_the_filter_looks_at_the_arguments_of_clone_socketpair_and_ioctl() -> None:
+def test_the_filter_looks_at_the_arguments_of_clone_socketpair_ioctl_and_prctl() -> None:
     clone, clone3, socketpair, ioctl, getpid = [(56, 220), (435, 435), (53, 199), (16, 29), (39, 172)]
+    prctl = (157, 167)
     at = _column()
     answers = _under_the_filter(
         [
@@ -69,6 +70,11 @@ def test_the_filter_looks_at_the_arguments_of_clone_socketpair_and_ioctl() -> No
             ["clone3", clone3[at], 0, 0],
             ["tipc pair", socketpair[at], 30, 1, 0, 0],
             ["unix pair", socketpair[at], 1, 1, 0, 0],
+            ["unix pair, close on exec", socketpair[at], 1, 5 | 0o2000000, 0, 0],
+            ["unix datagram pair", socketpair[at], 1, 2, 0, 0],
+            ["unix raw pair", socketpair[at], 1, 3 | 0o2000000, 0, 0],
+            ["untie from the parent", prctl[at], 1, 0],
+            ["dumpable?", prctl[at], 3],
             ["push back input", ioctl[at], 0, 0x5412],
             ["terminal size", ioctl[at], 99, 0x5413],
             ["getpid", getpid[at]],
@@ -80,6 +86,11 @@ def test_the_filter_looks_at_the_arguments_of_clone_socketpair_and_ioctl() -> No
         "clone3": "ENOSYS",
         "tipc pair": "EAFNOSUPPORT",
         "unix pair": "EFAULT",  # let through; the kernel finds no room for the pair at address 0
+        "unix pair, close on exec": "EFAULT",
+        "unix datagram pair": "EAFNOSUPPORT",
+        "unix raw pair": "EAFNOSUPPORT",
+        "untie from the parent": "EPERM",
+        "dumpable?": "done",
         "push back input": "EPERM",
         "terminal size": "EBADF",
         "getpid": "done",
