@@ -73,7 +73,15 @@ def node_failure(disturbed: Disturbed) -> None:
     node = slurm("squeue", "-h", "-j", disturbed.job, "-o", "%N")
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     disturbed.wait_for(lambda: state(disturbed.job) == "PENDING")
-    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    disturbed.wait_for(lambda: is_back(node))
+
+
+def is_back(node: str) -> bool:
+    """Whether the node serves again; asks it to. It can come back by itself, and then refuses to be resumed."""
+    if "down" not in slurm("sinfo", "-h", "-n", node, "-o", "%t"):
+        return True
+    slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    return False
 
 
 def time_limit(disturbed: Disturbed) -> None:

@@ -11,6 +11,11 @@ from ctpo.records import RunDirectory
 from .conftest import Sweep, kill, manifest, processes, restarts, slurm, state, training_process, wait_until
 
 
+def accounted(job: str) -> str:
+    """The job's state as slurmdbd has it."""
+    return slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State")
+
+
 @pytest.mark.timeout(900)
 def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[..., Sweep]) -> None:
     sweep = new_sweep("slurm=cpu_local")
@@ -26,7 +31,7 @@ def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[...
     wait_until(lambda: begun(job, 0), 120, lambda: sweep.output(job))
     slurm("scancel", job)
     wait_until(lambda: not state(job), 60, lambda: slurm("squeue"))
-    assert slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("CANCELLED")
+    wait_until(lambda: accounted(job).startswith("CANCELLED"), 60, lambda: accounted(job))
 
     assert "continues" in sweep.submit().stdout
     job = sweep.job("ctpo")
@@ -35,7 +40,8 @@ def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[...
         assert restarts(job) == death
         kill(training_process(job))
     wait_until(lambda: not state(job), 90, lambda: sweep.output(job))
-    assert slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").startswith("FAILED")
+    # Accounting hears of it a moment later than the queue.
+    wait_until(lambda: accounted(job).startswith("FAILED"), 60, lambda: accounted(job))
     record = manifest(run)
     assert record["state"] == "failed"
     assert "died 3 times in a row after step 0 without reaching the next checkpoint" in record["error"]
