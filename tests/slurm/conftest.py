@@ -34,6 +34,11 @@ def slurm(*command: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def accounted(job: str, fields: str = "State") -> str:
+    """What slurmdbd knows of the job, a moment later than the queue does."""
+    return slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", fields)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """`make slurm-up`; down again afterwards unless it was up before."""

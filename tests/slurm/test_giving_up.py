@@ -8,12 +8,7 @@ import pytest
 
 from ctpo.records import RunDirectory
 
-from .conftest import Sweep, kill, manifest, processes, restarts, slurm, state, training_process, wait_until
-
-
-def accounted(job: str) -> str:
-    """The job's state as slurmdbd has it."""
-    return slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State")
+from .conftest import Sweep, accounted, kill, manifest, processes, restarts, slurm, state, training_process, wait_until
 
 
 @pytest.mark.timeout(900)

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from ctpo.records.progress import read_progress
 from experiments import prepare, resolvers
 
-from .conftest import PROJECT, Sweep, slurm, state, wait_until
+from .conftest import PROJECT, Sweep, accounted, slurm, state, wait_until
 
 HELD = "+slurm.sbatch.hold=true"
 
@@ -58,8 +58,8 @@ def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(
         # The GPUs are declared, not real: the job finds that out, says so where a watcher looks, and does not return.
         phase = read_progress(sweep.run(method, "qwen3_4b")).phase
         assert phase.startswith("refused: trainer.n_gpus_per_node=8: this machine has 0 NVIDIA GPUs")
-        record = slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ElapsedRaw")
-        assert record.startswith("FAILED|"), record
+        wait_until(lambda job=job: accounted(job).startswith("FAILED"), 60, lambda job=job: accounted(job))
+        record = accounted(job, "State,ElapsedRaw")
         assert int(record.split("|")[1]) <= patience(30), f"{job}: failed, but only after {record} s"
 
 
