@@ -28,7 +28,7 @@ import inside  # put there by the text around this one, see `warm.text`
 CONTROL, PROC = 3, 4
 READY = b"ready"
 _CLONE_NR = (56, 220)
-# User, mount, pid, ipc, uts; not net: the parent's own has no device, and the filter lets nobody make a socket in it.
+# User, mount, pid, ipc, uts; not net: the parent's own has no device, and the filter allows connected pairs alone.
 # A network namespace is a fifth of all that a short call costs.
 _NEW = 0x10000000 | 0x20000 | 0x20000000 | 0x8000000 | 0x4000000
 _CLONE_PARENT, _CHILD_CLEARTID, _CHILD_SETTID, _SIGCHLD = 0x8000, 0x200000, 0x1000000, 17
@@ -133,7 +133,7 @@ def _child(handles: list[int], filter_program: _Filter, last_capability: int) ->
         os.dup2(handles[0], inside.CHANNEL)
         order = _isolate(filter_program, last_capability)
         _fresh_randomness()
-        # With the default, a fiftieth of this, a call spends a tenth of its time looking for garbage.
+        # By default it is 700: a short program would look for garbage many times and have little.
         gc.set_threshold(50_000)
         gc.enable()
     except BaseException as error:

@@ -176,6 +176,15 @@ def test_every_method_model_dataset_and_slurm_profile_pass_verls_validators(mode
     assert refused(*requests) == {}
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_slurm_profile_changes_nothing_that_a_method_or_a_dataset_sets(profile: str) -> None:
+    for request in [(f"model={model}", f"dataset={dataset}") for model in MODELS for dataset in DATASETS]:
+        alone, with_profile = resolved(*request), resolved(*request, f"slurm={profile}")
+        changed = {name for name in alone.keys() | with_profile.keys() if alone.get(name) != with_profile.get(name)}
+        touched = {name for name in changed if own(name) or name.startswith(("dataset_spec.", "data_catalog."))}
+        assert touched == set()
+
+
 @pytest.mark.parametrize("size", [80, 141])
 @pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("qwen3")])
 def test_both_gpu_sizes_have_a_layout_that_verl_accepts(model: str, size: int) -> None:
