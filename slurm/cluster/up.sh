@@ -25,7 +25,7 @@ if ! hash slurmctld slurmd slurmdbd munged mariadbd sbatch 2>/dev/null; then
     slurm-wlm slurmdbd mariadb-server munge >/dev/null
 fi
 
-if [ -e "$conf" ] && SLURM_CONF=$conf timeout 5 sinfo -h -o %t 2>/dev/null | grep -qE 'idle|mix|alloc'; then
+if [ -e "$conf" ] && SLURM_CONF=$conf timeout 5 sinfo -h -o %t 2>/dev/null | grep -qxE 'idle|mix|alloc'; then
   echo "slurm-up: already up (state in $dir)"
   exit 0
 fi
@@ -93,6 +93,8 @@ done
 
 running "$dir/slurmctld.pid" || slurmctld -i
 running "$dir/slurmd.pid" || slurmd
-until_ok 60 "the node" sh -c 'sinfo -h -o %t | grep -q idle'
+until_ok 60 slurmctld scontrol ping
+scontrol update nodename="$host" state=resume 2>/dev/null || true # refused unless it was left down or drained
+until_ok 60 "the node" sh -c 'sinfo -h -o %t | grep -qxE "idle|mix|alloc"'
 echo "slurm-up: one node is up, with partitions main, cpu and spare; state in $dir"
 echo "slurm-up: its 8 GPUs and 128 CPUs are declared, not real: they exercise the scheduler and compute nothing"

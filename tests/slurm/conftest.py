@@ -47,7 +47,6 @@ def cluster() -> Iterator[None]:
     )
     done = subprocess.run([CLUSTER / "up.sh"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    slurm("scontrol", "update", "nodename=ALL", "state=resume", check=False)
     yield
     if not was_up:
         subprocess.run([CLUSTER / "down.sh"], capture_output=True, timeout=120, check=True)
@@ -98,6 +97,8 @@ def new_sweep(cluster: None, tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
         made.append(Sweep(tmp_path / f"runs{len(made)}", list(arguments)))
         return made[-1]
 
+    # A node that a failed test left down or drained is no failure of the next one; refused for one that serves.
+    slurm("scontrol", "update", "nodename=ALL", "state=resume", check=False)
     yield make
     for sweep in made:
         jobs = [json.loads(path.read_text())["job_id"] for path in sweep.root.glob("s/*/*/*/submission.json")]
@@ -126,7 +127,7 @@ def wait_until(condition: Callable[[], bool], timeout: float, explain: Callable[
         time.sleep(0.3)
 
 
-def processes(job: str, words: str) -> list[psutil.Process]:
+def processes(job: str, words: str = "") -> list[psutil.Process]:
     """Processes of a job with `words` in their command line."""
     found = []
     for process in psutil.process_iter():
@@ -136,6 +137,12 @@ def processes(job: str, words: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def step_daemons(job: str) -> list[psutil.Process]:
+    """What slurmd runs for each step of a job; it goes after the step's own processes."""
+    title = f"slurmstepd: [{job}."
+    return [process for process in psutil.process_iter(["cmdline"]) if title in " ".join(process.info["cmdline"] or [])]
 
 
 def training_process(job: str) -> psutil.Process:

@@ -21,7 +21,18 @@ from ctpo.records import RunDirectory, RunRecord, find_runs
 from ctpo.records.files import read_lines
 from ctpo.records.run_directory import read_position_stats
 
-from .conftest import Sweep, kill, manifest, processes, restarts, slurm, state, training_process, wait_until
+from .conftest import (
+    Sweep,
+    kill,
+    manifest,
+    processes,
+    restarts,
+    slurm,
+    state,
+    step_daemons,
+    training_process,
+    wait_until,
+)
 
 STEPS = 7
 #: Start-up and a step, on a machine with other work to do.
@@ -73,15 +84,9 @@ def node_failure(disturbed: Disturbed) -> None:
     node = slurm("squeue", "-h", "-j", disturbed.job, "-o", "%N")
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     disturbed.wait_for(lambda: state(disturbed.job) == "PENDING")
-    disturbed.wait_for(lambda: is_back(node))
-
-
-def is_back(node: str) -> bool:
-    """Whether the node serves again; asks it to. It can come back by itself, and then refuses to be resumed."""
-    if "down" not in slurm("sinfo", "-h", "-n", node, "-o", "%t"):
-        return True
-    slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-    return False
+    # Slurm drains a node, and holds the job, if it starts there again while its former attempt is still dying.
+    disturbed.wait_for(lambda: not processes(disturbed.job) and not step_daemons(disturbed.job))
+    slurm("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def time_limit(disturbed: Disturbed) -> None:
