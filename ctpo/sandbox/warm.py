@@ -16,6 +16,7 @@ from pathlib import Path
 from ctpo.sandbox import system
 from ctpo.sandbox.calls import Ends, Started
 from ctpo.sandbox.cgroups import Cgroup
+from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.runtime import PACKAGES, PYTHON, Layout
 
@@ -30,6 +31,7 @@ _PACKAGE = re.compile("|".join(PACKAGES).encode())
 _ENVIRONMENT = {"HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _UID = 1000
 _START_S, _FORK_S = 300.0, 10.0
+_WHILE_IMPORTING = Limits(memory_mb=2048)
 _MIB = 1 << 20
 
 
@@ -115,9 +117,11 @@ class WarmParent:
             raise
 
     def ready(self) -> None:
-        """Start the parent now rather than at the first call. Raises WarmParentLost."""
+        """Start the parent now rather than at the first call. Raises OSError, of which WarmParentLost is one."""
         if self._control is not None:
             return
+        if self._group:
+            self._group.set_limits(_WHILE_IMPORTING)  # not what the last call was allowed
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         worker = os.getpid()
         pid = os.fork()

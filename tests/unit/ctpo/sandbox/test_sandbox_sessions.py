@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from watching import calls, until, warm
+from watching import PARENTS, calls, running, until, warm, workers
 
 from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer, SandboxUnavailable
-from ctpo.sandbox.memory_watch import descendants, state_of
+from ctpo.sandbox.memory_watch import children_of, descendants, state_of
 
 LIMITS = Limits(wall_s=30.0, cpu_s=30.0, processes=16)
 
@@ -73,6 +74,21 @@ def test_a_session_that_ends_badly_is_replaced_by_an_empty_one(pool: SandboxServ
             await session.run("x = 5")
             assert (await session.run(code, limits=limits)).reason == reason
             assert "NameError" in (await session.run("x")).stderr
+
+    _use(pool, use)
+
+
+def test_a_lost_warm_parent_is_replaced_whatever_the_last_call_was_allowed(pool: SandboxServer) -> None:
+    async def use(client: SandboxClient) -> None:
+        (worker,) = workers(pool.process.pid)
+        async with client.session() as session:
+            await session.run("1")
+            packages = children_of(worker)[PARENTS - 1]  # the parent that has imported the packages
+            os.kill(packages, signal.SIGKILL)
+            await until(lambda: not running(packages))
+        assert (await client.run("print(1)", limits=Limits(memory_mb=32))).stdout == "1\n"
+        for _ in range(2):  # the first may be answered by a process that was forked ahead
+            assert (await client.run("import sympy; print(sympy.pi)")).stdout == "pi\n"
 
     _use(pool, use)
 
