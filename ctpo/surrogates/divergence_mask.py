@@ -12,17 +12,6 @@ from torch import Tensor
 from ctpo.log_ratios import masked
 from ctpo.surrogates.terms import Terms, Tokens, exceeds, guarded_ratio, probabilities, signs
 
-GRADIENT = "min(rho, max_ratio) A where kept, else 0"
-CLIPPED = "dropped tokens: A > 0 and the probability rose too far (high), A < 0 and it fell too far (low)"
-
-
-def _check(rule: BinaryTVMask | BinaryKLMask) -> None:
-    for name in ("low", "high"):
-        if not 0.0 <= getattr(rule, name) < math.inf:
-            raise ValueError(f"rule: {name}={getattr(rule, name)} must be finite and at least 0 (a divergence)")
-    if not 1.0 <= rule.max_ratio < math.inf:
-        raise ValueError(f"rule: max_ratio={rule.max_ratio} must be finite and at least 1")
-
 
 def masked_terms(tokens: Tokens, rises: Tensor, falls: Tensor, max_ratio: float = math.inf) -> Terms:
     """`min(rho, max_ratio) A` for all tokens but those where `rises` (A > 0) or `falls` (A < 0) is positive."""
@@ -35,7 +24,28 @@ def masked_terms(tokens: Tokens, rises: Tensor, falls: Tensor, max_ratio: float 
 
 
 @dataclass(frozen=True)
-class BinaryTVMask:
+class _DivergenceMask:
+    """Bounds of a divergence (each at least 0) and the cap on the weight of the tokens that are kept."""
+
+    low: float
+    high: float
+    max_ratio: float = 20.0
+
+    gradient: ClassVar[str] = "min(rho, max_ratio) A where kept, else 0"
+    clipped: ClassVar[str] = (
+        "dropped tokens: A > 0 and the probability rose too far (high), A < 0 and it fell too far (low)"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"rule: {name}={getattr(self, name)} must be finite and at least 0 (a divergence)")
+        if not 1.0 <= self.max_ratio < math.inf:
+            raise ValueError(f"rule: max_ratio={self.max_ratio} must be finite and at least 1")
+
+
+@dataclass(frozen=True)
+class BinaryTVMask(_DivergenceMask):
     """`min(rho, max_ratio) A` where the token's binary total variation, `|pi - pi_old|`, stays within bounds.
 
     Dropped: A > 0 and `pi - pi_old > high`; A < 0 and `pi_old - pi > low`.
@@ -43,14 +53,8 @@ class BinaryTVMask:
 
     low: float = 0.15
     high: float = 0.15
-    max_ratio: float = 20.0
 
     formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where |pi - pi_old| exceeds its bound away from 1"
-    gradient: ClassVar[str] = GRADIENT
-    clipped: ClassVar[str] = CLIPPED
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def __call__(self, tokens: Tokens) -> Terms:
         new, old = probabilities(tokens)
@@ -59,7 +63,7 @@ class BinaryTVMask:
 
 
 @dataclass(frozen=True)
-class BinaryKLMask:
+class BinaryKLMask(_DivergenceMask):
     """`min(rho, max_ratio) A` where the token's binary `KL(pi_old || pi)` stays within bounds.
 
     Binary: of the two-way choice between this token and all others. Dropped: A > 0, `pi > pi_old` and KL above
@@ -68,14 +72,8 @@ class BinaryKLMask:
 
     low: float = 0.05
     high: float = 0.05
-    max_ratio: float = 20.0
 
     formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where KL(pi_old || pi) of the token exceeds its bound"
-    gradient: ClassVar[str] = GRADIENT
-    clipped: ClassVar[str] = CLIPPED
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def __call__(self, tokens: Tokens) -> Terms:
         new, old = probabilities(tokens)
