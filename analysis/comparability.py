@@ -24,6 +24,16 @@ METHOD_FIELDS = (
 #: Copies of other fields, which interpolation makes in every config.
 _COPIES = ("actor_rollout_ref.actor.method.",)
 _RUN_FIELDS = ("run.sweep", "run.model", "run.seed", *METHOD_FIELDS)
+#: Of an evaluation: whose weights it took, and how its work was cut. What else decides its samples is compared.
+_EVALUATION_FIELDS = (
+    "actor_rollout_ref.model.path",
+    "actor_rollout_ref.rollout.prometheus.served_model_name",
+    "data.val_files",
+    "evaluation.benchmarks",
+    "evaluation.checkpoint",
+    "evaluation.concurrency",
+    "evaluation.shard",
+)
 
 
 @dataclass(frozen=True)
@@ -93,15 +103,20 @@ def differ_besides_method(runs: Sequence[RunRecord]) -> list[str]:
 
 def _varying(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Varying fields without those that name the run or hold its seed."""
-    seeds = [run.seed for run in runs]
     # Equal configs are the common case, and comparing thousands of fields is not free.
     if len({config_hash(run.config) for run in runs}) < 2:
         return {}
-    return {
-        name: values
-        for name, values in varying_fields([run.config for run in runs]).items()
-        if name not in _RUN_FIELDS and not name.endswith(".experiment_name") and values != seeds
-    }
+    own = _RUN_FIELDS
+    if all("evaluation" in run.config for run in runs):
+        own += _EVALUATION_FIELDS
+    seeds = [run.seed for run in runs]
+
+    def names_the_run(name: str, values: list[Any]) -> bool:
+        # By name as well as by value: False and True, or 0.0 and 1.0, equal the seeds 0 and 1.
+        return name in own or name.endswith(".experiment_name") or (name.endswith("seed") and values == seeds)
+
+    varying = varying_fields([run.config for run in runs])
+    return {name: values for name, values in varying.items() if not names_the_run(name, values)}
 
 
 def _partition(values: Sequence[Any]) -> str:

@@ -16,9 +16,10 @@ from ctpo.records import RunRecord
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's evaluations of one benchmark, one per seed, of the same problems and the same k."""
+    """A method's evaluations of one benchmark, one per seed (`seeds`), of the same problems and the same k."""
 
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...] = ()
+    seeds: tuple[int, ...] = ()
 
     @cached_property
     def scores(self) -> FloatArray:
@@ -66,11 +67,9 @@ class FinalScores:
         return next((len(cell.evaluations[0].problem_ids) for cell in cells), 0)
 
     def average(self, method: str) -> Interval | None:
-        """Mean over the benchmarks; None unless the method has all of them, for the same number of seeds."""
-        cells = self.cells.get(method, {})
-        if len(cells) < len(self.benchmarks) or len({len(cell.evaluations) for cell in cells.values()}) != 1:
-            return None
-        return stratified_interval([cells[name].scores for name in self.benchmarks])
+        """Mean over the benchmarks; None unless the method has all of them, for the same seeds."""
+        scores = self._by_benchmark(method)
+        return None if scores is None else stratified_interval(scores)
 
     def pair(self, method: str, other: str) -> tuple[FloatArray, FloatArray] | None:
         """Scores `[seeds, problems]` of both over all benchmarks' problems; None if not comparable."""
@@ -78,11 +77,14 @@ class FinalScores:
         return None if mine is None or theirs is None else (mine, theirs)
 
     def _matrix(self, method: str) -> FloatArray | None:
+        scores = self._by_benchmark(method)
+        return None if scores is None else np.concatenate(scores, axis=1)
+
+    def _by_benchmark(self, method: str) -> list[FloatArray] | None:
         cells = self.cells.get(method, {})
-        seeds = {len(cell.evaluations) for cell in cells.values()}
-        if len(cells) < len(self.benchmarks) or len(seeds) != 1:
+        if len(cells) < len(self.benchmarks) or len({cell.seeds for cell in cells.values()}) != 1:
             return None
-        return np.concatenate([cells[name].scores for name in self.benchmarks], axis=1)
+        return [cells[name].scores for name in self.benchmarks]
 
 
 LAST_STEP = "Accuracy after the last training step ({steps}); no step was chosen by its score."
@@ -97,7 +99,7 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
 
     That is the last step, or the one with the best score on `sweep.select_on`, a benchmark that is then not
     reported. A run that is not finished has no final score. All evaluations of a benchmark must hold the same
-    problems with the same number of samples; one that differs from the first is left out.
+    problems, and all evaluations the same number of samples; one that differs from the first is left out.
 
     Raises:
         NothingToShow: no finished run of the model was evaluated.
@@ -120,16 +122,17 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
             evaluation, reason = _evaluated_at(sweep, run, benchmark, wanted)
             if evaluation is not None:
                 first = reference.setdefault(benchmark, evaluation)
-                if (first.problem_ids, first.k) != (evaluation.problem_ids, evaluation.k):
-                    evaluation, reason = (
-                        None,
-                        "other problems, or another number of samples, than the first run's",
-                    )
+                k = next(iter(reference.values())).k
+                if first.problem_ids != evaluation.problem_ids:
+                    evaluation, reason = None, "other problems than the first run's"
+                elif evaluation.k != k:
+                    evaluation, reason = None, f"{evaluation.k} samples per problem, elsewhere {k}"
             if evaluation is None:
                 left_out.append(f"{run.name} on {benchmark}: {reason}")
                 continue
             row = cells.setdefault(run.method, {})
-            row[benchmark] = Cell((*row.get(benchmark, Cell(())).evaluations, evaluation))
+            cell = row.get(benchmark, Cell())
+            row[benchmark] = Cell((*cell.evaluations, evaluation), (*cell.seeds, run.seed))
             used[run.name] = run
     if not cells:
         raise NothingToShow(f"no finished run of {model} has a usable final evaluation: {'; '.join(left_out)}")

@@ -34,22 +34,33 @@ class Interval(NamedTuple):
 
 
 def t_interval(estimate: NDArray[np.float64] | float, units: NDArray[np.float64]) -> Interval:
-    """Student's t interval about `estimate` `[...]` from independent `units` `[units, ...]`; NaN below 2 of them."""
+    """Student's t interval about `estimate` `[...]` from independent `units` `[units, ...]`; NaN below 2 of them.
+
+    A unit that is NaN, one in which the quantity is not determined, does not count.
+    """
     estimate = np.asarray(estimate, dtype=np.float64)
-    count = len(units)
-    if count < 2:
-        missing = np.full(estimate.shape, np.nan)
-        return Interval(estimate, missing, missing)
-    half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.std(units, axis=0, ddof=1) / np.sqrt(count)
+    units = np.asarray(units, dtype=np.float64).reshape(len(units), *estimate.shape)
+    known = np.isfinite(units)
+    count = known.sum(axis=0)
+    mean = np.where(known, units, 0.0).sum(axis=0) / np.maximum(count, 1)
+    squares = np.where(known, (units - mean) ** 2, 0.0).sum(axis=0)
+    freedom = np.where(count > 1, count - 1, np.nan)
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
     return Interval(estimate, estimate - half, estimate + half)
 
 
 def wider(interval: Interval, units: NDArray[np.float64]) -> Interval:
     """`interval`, or that of the independent `units` `[units, ...]` above it (see `t_interval`), where it is wider.
 
-    Units such as seeds hold the variation of everything below them, but few of them can agree by chance.
+    Units such as seeds hold the variation of everything below them, but few of them can agree by chance. Where only
+    one of several is determined, how they vary is not known, and there are no bounds.
     """
     if len(units) < 2:
         return interval
     above = t_interval(interval.estimate, units)
-    return Interval(interval.estimate, np.fmin(interval.low, above.low), np.fmax(interval.high, above.high))
+    known = np.isfinite(above.low)
+    return Interval(
+        interval.estimate,
+        np.where(known, np.fmin(interval.low, above.low), np.nan),
+        np.where(known, np.fmax(interval.high, above.high), np.nan),
+    )

@@ -32,11 +32,15 @@ def stratified_interval(strata: Sequence[FloatArray], resamples: int = RESAMPLES
     which is all of them: their noise is in the problem's mean already, and drawing them with replacement would
     count it twice (Davison and Hinkley 1997, section 3.8). The draws are then stretched to the unbiased variance
     of the crossed design and Student's tails (Satterthwaite): with thirty problems or three seeds plain
-    percentiles are too narrow. No bounds for a single problem.
+    percentiles are too narrow. No bounds for a single problem, and none where all scores are the same, which says
+    nothing of how they vary; but for all 0 or all 1, see `none_or_all`.
     """
     estimate = float(np.mean([scores.mean() for scores in strata]))
-    if min(scores.shape[1] for scores in strata) < 2:
+    fewest = min(scores.shape[1] for scores in strata)
+    if fewest < 2:
         return _unbounded(estimate)
+    if estimate in (0.0, 1.0):
+        return none_or_all(estimate, len(strata) * fewest)
     seeds, shares = len(strata[0]), 1 / len(strata)
     generator = np.random.default_rng(SEED)
     draws = []
@@ -79,17 +83,27 @@ def difference_interval(first: FloatArray, second: FloatArray, resamples: int = 
 
 def _stretched(estimate: float, draws: FloatArray, parts: Sequence[tuple[float, int]], overlap: float) -> Interval:
     """The middle 95 % of `draws`, stretched about `estimate` to the variance that `parts` (value, degrees of freedom)
-    add up to less what they both hold, with the tails of Student's t."""
+    add up to less what they both hold, with the tails of Student's t. No bounds where there is no variance."""
     values = np.array([value for value, _ in parts])
     variance = max(values.sum() - overlap, values.max(initial=0.0))
     spread = draws.std()
     if variance <= 0 or spread <= 0:
-        return Interval(*(np.float64(estimate),) * 3)  # type: ignore[arg-type]
+        return _unbounded(estimate)
     freedom = variance**2 / sum(value**2 / degrees for value, degrees in parts)
     tails = stats.t.ppf((1 + LEVEL) / 2, freedom) / stats.norm.ppf((1 + LEVEL) / 2)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     factor = tails * np.sqrt(variance) / spread
     return Interval(np.float64(estimate), *(estimate + factor * (bound - estimate) for bound in (low, high)))  # type: ignore[arg-type]
+
+
+def none_or_all(estimate: float, problems: int) -> Interval:
+    """`estimate` 0 or 1, the score of all `problems`, with the binomial bound of Clopper and Pearson (1934).
+
+    Scores without any spread would give an interval of no width, and 0 of 30 problems does not show that it is 0.
+    """
+    reach = 1 - ((1 - LEVEL) / 2) ** (1 / problems)
+    low, high = (0.0, reach) if estimate == 0 else (1 - reach, 1.0)
+    return Interval(np.float64(estimate), np.float64(low), np.float64(high))  # type: ignore[arg-type]
 
 
 def _interaction(scores: FloatArray) -> float:

@@ -27,6 +27,8 @@ _APPROXIMATELY = re.compile(r"^(?P<value>.*?)\\approx(?![a-zA-Z])(?P<rounded>.*)
 _NO_ANSWER = re.compile(r"[^\d\s]\s*\.(?!\d)|\([^()]*=[^()]*\)|\\approx(?![a-zA-Z])|^[-\d.]+\s*=\s*[-\d.]+$")
 _TEXT_UNIT = re.compile(r"^(?P<value>.*?\d.*?)\s*\\text\{\s*(?P<unit>[^{}]*)\}(?P<power>\^\{?[23]\}?)?$")
 _WORD_UNIT = re.compile(r"^(?P<value>.*[\d})])\s*(?P<unit>[A-Za-z][A-Za-z ./]*?)(?P<power>\^\{?[23]\}?)?$")
+# In a reference like "5m" the letter is a unit only for an answer that has one: else it may be a variable.
+_VARIABLE = re.compile(r"[\d})][A-Za-z]$")
 _WORDS = re.compile(r"^(?:\(?[A-Za-z]\)?|[A-Za-z][A-Za-z'\- ]*)$")
 _UNITS = {
     alias: name
@@ -154,7 +156,11 @@ def _same_single(answer: str, gold: str, same_value: SameValue) -> bool:
     based = _same_in_base(answer, gold)
     if based is not None:
         return based
-    (answer, our_unit), (gold, their_unit) = _without_unit(answer), _without_unit(gold)
+    (answer, our_unit), (value, their_unit) = _without_unit(answer), _without_unit(gold)
+    if their_unit and not our_unit and _VARIABLE.search(gold):
+        their_unit = None
+    else:
+        gold = value
     if our_unit and their_unit and our_unit != their_unit and {our_unit, their_unit} <= _KNOWN:
         return False
     if our_unit == "percent" or their_unit == "percent":

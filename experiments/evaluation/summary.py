@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Accuracy:
-    """avg@k of a benchmark, in [0, 1]; `low` and `high` are NaN for a single problem."""
+    """avg@k of a benchmark, in [0, 1]; `low` and `high` are NaN where there is too little to tell."""
 
     benchmark: str
     problems: int
@@ -28,11 +28,17 @@ def accuracy(benchmark: str, scores: Mapping[str, Sequence[float]]) -> Accuracy:
     """avg@k of the scores of each problem, with a 95 % interval clustered by problem.
 
     Samples of one problem are not independent; problems are. So the spread of the problems' means decides
-    (Student's t with one degree of freedom less than there are problems), cut to [0, 1].
+    (Student's t with one degree of freedom less than there are problems), cut to [0, 1]. Where they have no spread,
+    0 or 1 of every problem has the binomial bound of Clopper and Pearson, anything else none.
     """
     means = [statistics.fmean(problem) for problem in scores.values()]
     value, number = statistics.fmean(means), len(means)
     if number < 2:
+        return Accuracy(benchmark, number, value, math.nan, math.nan)
+    if value in (0.0, 1.0):
+        reach = 1 - ((1 - LEVEL) / 2) ** (1 / number)
+        return Accuracy(benchmark, number, value, *((0.0, reach) if value == 0 else (1 - reach, 1.0)))
+    if max(means) == min(means):
         return Accuracy(benchmark, number, value, math.nan, math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * statistics.stdev(means) / math.sqrt(number)
     return Accuracy(benchmark, number, value, max(value - half, 0.0), min(value + half, 1.0))

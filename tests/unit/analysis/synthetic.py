@@ -104,7 +104,7 @@ def write_run(
     run.begin_training(0)
     difficulty = np.random.default_rng(7).normal(size=(problems, 1)) * 0.15
     for step in range(steps + 1):
-        progress = step / steps
+        progress = step / max(steps, 1)
         if step in evaluated:
             chance = 0.3 + (ACCURACY.get(method, 0.5) - 0.3) * progress + difficulty
             for benchmark in benchmarks:

@@ -163,10 +163,31 @@ def test_runs_evaluated_on_other_problems_are_not_compared(tmp_path: Path) -> No
     write_run(tmp_path, method="ctpo", problems=10, stats_at=())
     write_run(tmp_path, method="grpo", problems=12, stats_at=())
     artifact = accuracy.make(load(tmp_path), "tiny")
-    assert "other problems, or another number of samples, than the first run's" in artifact.caption
+    assert "other problems than the first run's" in artifact.caption
     assert len(set(artifact.data["method"])) == 1
     with pytest.raises(NothingToShow, match="no two methods"):
         differences.make(load(tmp_path), "tiny")
+
+
+def test_benchmarks_with_another_number_of_samples_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, benchmarks=("aime25",), k=4, stats_at=())
+    run.write_samples("hmmt25", 15, sample_rows(np.ones((10, 2))))
+    scores = final_scores(load(tmp_path), "tiny")
+    assert set(scores.cells["ctpo"]) == {"aime25"}
+    assert scores.left_out == ("demo/tiny/ctpo/seed0 on hmmt25: 2 samples per problem, elsewhere 4",)
+
+
+def test_benchmarks_of_different_seeds_are_not_averaged_as_one_run(tmp_path: Path) -> None:
+    for method in ("ctpo", "grpo"):
+        for seed in (0, 1):
+            write_run(tmp_path, method=method, seed=seed, benchmarks=("aime25", "hmmt25"), stats_at=())
+    for seed, benchmark in ((0, "aime25"), (1, "hmmt25")):
+        (tmp_path / f"demo/tiny/ctpo/seed{seed}/samples/{benchmark}/step_15.parquet").unlink()
+    scores = final_scores(load(tmp_path), "tiny")
+    assert {name: cell.seeds for name, cell in scores.cells["ctpo"].items()} == {"aime25": (1,), "hmmt25": (0,)}
+    assert scores.average("ctpo") is None
+    assert scores.pair("ctpo", "grpo") is None
+    assert scores.average("grpo") is not None
 
 
 def test_torn_position_stats_are_named_and_the_other_steps_are_drawn(tmp_path: Path) -> None:
@@ -264,12 +285,14 @@ def test_paper_numbers_stand_beside_ours_and_an_unknown_one_is_not_a_number(tmp_
 
 def test_table_3_is_the_two_windows_and_their_paired_difference(tmp_path: Path) -> None:
     right, half = np.ones((8, 2)), np.tile([1.0, 0.0], (8, 1))
+    half[0] = 1.0
     for method, scores in (("ctpo", right), ("ctpo_fixed", half), ("grpo", right)):
         write_run(tmp_path, model="qwen3_14b", method=method, evaluated=(15,), scores={15: scores}, stats_at=())
     artifact = clip_ablation.make(load(tmp_path), "qwen3_14b")
     assert artifact.table is not None
     assert [row[0] for row in artifact.table.rows] == ["CTPO, fixed clip", "CTPO", "adaptive − fixed"]
-    assert artifact.table.rows[-1][1] == "50.0 [50.0, 50.0], p 0.008"  # 2 of the 256 sign patterns
+    # Seven differences of a half and one of 0, whose sign does not matter: 4 of the 256 patterns.
+    assert re.fullmatch(r"43\.8 \[\d\d\.\d, \d\d\.\d\], p 0\.016", artifact.table.rows[-1][1])
     assert [row[-1] for row in artifact.table.rows] == ["55.7", "58.8", ""]
     assert "on aime25, aime26, brumo25, hmmt25 could not be recovered" in artifact.caption
     assert {run.method for run in artifact.runs} == {"ctpo", "ctpo_fixed"}

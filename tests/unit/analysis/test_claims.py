@@ -42,8 +42,13 @@ def test_a_random_walk_is_a_square_root_and_a_steeper_one_is_not(tmp_path: Path)
         assert verdicts(tmp_path / name)[0] == verdict
 
 
+def solved(number: int) -> np.ndarray:
+    """Scores `[40, 4]` of which the first `number` problems are right."""
+    return np.repeat(np.arange(40.0) < number, 4).reshape(40, 4).astype(float)
+
+
 def test_methods_are_never_told_apart_by_one_seed_each(tmp_path: Path) -> None:
-    right, wrong = {15: np.ones((40, 4))}, {15: np.zeros((40, 4))}
+    right, wrong = {15: solved(39)}, {15: solved(0)}
     write_run(tmp_path, method="ctpo", scores=right, evaluated=(15,), stats_at=())
     for method in ("grpo", "gspo", "ctpo_fixed"):
         write_run(tmp_path, method=method, scores=wrong, evaluated=(15,), stats_at=())
@@ -56,7 +61,7 @@ def test_methods_are_never_told_apart_by_one_seed_each(tmp_path: Path) -> None:
 def test_with_two_seeds_the_better_method_is_named_either_way(tmp_path: Path, better: str, verdict: str) -> None:
     for method in ("ctpo", "grpo", "gspo", "ctpo_fixed"):
         for seed in (0, 1):
-            score = np.full((40, 4), float(method == better))
+            score = solved(39 if method == better else 0)
             write_run(tmp_path, method=method, seed=seed, scores={15: score}, evaluated=(15,), stats_at=())
     assert verdicts(tmp_path)[-2] == verdict
 

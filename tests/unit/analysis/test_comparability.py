@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
 from synthetic import write_run
 
 from analysis import style
@@ -16,6 +18,9 @@ from analysis.figures import swept
 from analysis.inputs import NothingToShow, Sweep, method_rank
 from analysis.tables import accuracy
 from ctpo.records import Submission, write_submission
+from experiments import resolvers
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def problems_of(sweep: Sweep) -> list[str]:
@@ -40,6 +45,48 @@ def test_a_seed_of_another_config_is_named_and_not_averaged(tmp_path: Path) -> N
         "malformed: demo/tiny/ctpo/seed2: run of another config than demo/tiny/ctpo/seed0: actor.optim.lr is 0.005, "
         "there 0.001: left out"
     ]
+
+
+@pytest.mark.parametrize("values", [(False, True), (0.0, 1.0), (0, 1)])
+def test_a_field_that_happens_to_equal_the_seeds_is_no_seed(tmp_path: Path, values: tuple[float, float]) -> None:
+    for seed, value in enumerate(values):
+        write_run(tmp_path, seed=seed, evaluated=(), stats_at=(), config={"actor": {"use_kl_loss": value}})
+    assert [run.seed for run in Sweep.load(tmp_path, "demo").runs("tiny")] == [0]
+
+
+def test_evaluations_of_several_seeds_checkpoints_are_seeds_of_one_cell(tmp_path: Path) -> None:
+    for seed in range(3):
+        config = evaluated_checkpoint(seed, shard=f"{seed}/3")
+        scores = {0: np.full((10, 2), float(seed > 0))}
+        write_run(tmp_path, seed=seed, steps=0, evaluated=(0,), scores=scores, stats_at=(), config=config)
+    sweep = Sweep.load(tmp_path, "demo")
+    cell = accuracy.make(sweep, "tiny").data.set_index("metric").loc["avg@2"]
+    assert (cell["seeds"], cell["value"]) == (3, pytest.approx(2 / 3))
+    assert problems_of(sweep) == []
+
+
+def test_an_evaluation_at_another_temperature_is_of_another_config(tmp_path: Path) -> None:
+    for seed, temperature in enumerate((0.7, 0.7, 1.0)):
+        config = evaluated_checkpoint(seed, temperature=temperature)
+        write_run(tmp_path, seed=seed, steps=0, evaluated=(0,), stats_at=(), config=config)
+    sweep = Sweep.load(tmp_path, "demo")
+    assert [run.seed for run in sweep.runs("tiny")] == [0, 1]
+    assert "temperature is 1.0, there 0.7" in problems_of(sweep)[0]
+
+
+def evaluated_checkpoint(seed: int, **evaluation: Any) -> dict[str, Any]:
+    """What `experiments/evaluate.py` adds to a config and takes from the checkpoint that it evaluates."""
+    with initialize_config_dir(str(PROJECT / "experiments" / "configs"), version_base="1.3"):
+        resolvers.register()
+        run = f"evaluation.checkpoint=/runs/demo/tiny/ctpo/seed{seed}"
+        config = compose("run", overrides=["+evaluation=default", run])
+    with open_dict(config):
+        config.actor_rollout_ref.model.path = f"/exports/demo-tiny-ctpo-{seed}-step15"
+        config.run.sweep, config.run.model, config.run.method, config.run.seed = "demo", "tiny", "ctpo", seed
+        config.data.train_files, config.data.val_files = [], ["/data/arithmetic.parquet"]
+        config.trainer.total_training_steps = 0
+        config.evaluation.update(evaluation)
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def test_without_a_majority_the_lowest_seed_decides(tmp_path: Path) -> None:

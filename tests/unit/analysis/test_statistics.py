@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.histograms import quantile, robust_scale
-from analysis.statistics.intervals import Interval
+from analysis.statistics.intervals import Interval, wider
 from analysis.statistics.jackknife import delete_group_jackknife
 from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
 from analysis.statistics.resampling import (
@@ -172,6 +172,31 @@ def test_a_single_problem_has_no_interval() -> None:
     interval = mean_interval(np.array([[0.25]]))
     assert interval.estimate == 0.25
     assert np.isnan(interval.low)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_none_or_all_of_the_problems_solved_is_not_certainty(seeds: int) -> None:
+    none, every = mean_interval(np.zeros((seeds, 30))), mean_interval(np.ones((seeds, 30)))
+    bound = stats.binomtest(0, 30).proportion_ci(0.95, "exact").high
+    assert tuple(map(float, none)) == pytest.approx((0.0, 0.0, bound))
+    assert tuple(map(float, every)) == pytest.approx((1.0, 1 - bound, 1.0))
+    two = stratified_interval([np.zeros((seeds, 30)), np.zeros((seeds, 50))])
+    assert float(two.high) == pytest.approx(stats.binomtest(0, 60).proportion_ci(0.95, "exact").high)
+
+
+def test_scores_without_any_spread_have_no_interval() -> None:
+    half = np.full((2, 30), 0.5)
+    assert mean_interval(half).text() == "0.50"
+    assert difference_interval(half, half).text() == "0.00"
+
+
+def test_a_seed_that_tells_nothing_does_not_take_the_other_seeds_variation_away() -> None:
+    prompts = Interval(np.float64(0.6), np.float64(0.5), np.float64(0.7))
+    two = wider(prompts, np.array([0.4, 0.8]))
+    assert wider(prompts, np.array([0.4, np.nan, 0.8])) == two
+    assert float(two.high) == pytest.approx(0.6 + 12.706 * np.std([0.4, 0.8], ddof=1) / np.sqrt(2), rel=1e-4)
+    assert np.isnan(wider(prompts, np.array([0.4, np.nan]))[1:]).all()
+    assert wider(prompts, np.array([0.4])) == prompts
 
 
 def test_equal_input_gives_equal_intervals() -> None:

@@ -309,6 +309,15 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     assert abs(covered / trials - 0.95) < 3 * math.sqrt(0.95 * 0.05 / trials)
 
 
+def test_none_or_all_of_the_problems_solved_is_not_certainty() -> None:
+    bound = stats.binomtest(0, 30).proportion_ci(0.95, "exact").high
+    none = accuracy("bench", {str(problem): [0.0, 0.0] for problem in range(30)})
+    every = accuracy("bench", {str(problem): [1.0, 1.0] for problem in range(30)})
+    assert (none.low, none.high) == (0.0, pytest.approx(bound))
+    assert (every.low, every.high) == (pytest.approx(1 - bound), 1.0)
+    assert math.isnan(accuracy("bench", {"a": [0.0, 1.0], "b": [1.0, 0.0]}).low)
+
+
 def test_the_last_line_names_benchmarks_intervals_and_place() -> None:
     found = [accuracy("aime25", {"a": [1.0, 0.0], "b": [1.0, 1.0]}), accuracy("one", {"a": [1.0]})]
     line = in_words(found, 2, Path("results/runs/eval"))
