@@ -5,8 +5,10 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
-LOCK := requirements/cpu.lock
 STAMP := $(VENV)/.setup-done
+# The lock that .venv was made from stays its lock; LOCK=requirements/gpu.lock makes it anew from another.
+MADE_FROM := $(shell cat $(STAMP) 2>/dev/null)
+LOCK := $(or $(MADE_FROM),requirements/cpu.lock)
 RUNS ?= results/runs
 SWEEP ?= demo
 
@@ -17,13 +19,17 @@ help:  ## List the targets
 .PHONY: setup
 setup: $(STAMP)  ## Install everything into .venv (and, as root, the Debian packages it needs)
 
+ifneq ($(LOCK),$(MADE_FROM))
+.PHONY: $(STAMP)
+endif
 $(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirements/setup.sh
+	$(if $(filter-out $(LOCK),$(MADE_FROM)),rm -rf $(VENV))
 	PYTHON=$(PYTHON) bash requirements/setup.sh $(VENV) $(LOCK)
-	touch $@
+	echo $(LOCK) >$@
 
 .PHONY: demo
 demo: setup  ## Train GRPO, GSPO, CTPO and the fixed-clip ablation on a tiny Qwen3, then draw the figures
-	$(PY) experiments/run.py sweeps=demo
+	$(PY) experiments/run.py sweeps=demo run.root=$(abspath $(RUNS))
 	$(PY) -m analysis --runs $(RUNS) --sweep demo --out paper_figures
 
 .PHONY: figures

@@ -26,12 +26,17 @@ DEFAULT_SWEEP = "demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 if anything was written, 1 if there was nothing to write."""
+    """Returns 0 if anything was written, 1 if there was nothing to write or to choose by."""
     options = _parser().parse_args(arguments)
     sweep = Sweep.load(options.runs, options.sweep, options.steps, options.select_on)
     _print_found(sweep)
     if not sweep.found.runs:
         print(f"error: no run of sweep {options.sweep!r} under {options.runs}; {_known_sweeps(options.runs)}")
+        return 1
+    known = sorted({name for run in sweep.found.runs for name in run.benchmarks})
+    if options.select_on is not None and options.select_on not in known:
+        there = f"there are {', '.join(known)}" if known else "nor on anything else"
+        print(f"error: --select-on {options.select_on}: no run was evaluated on it, {there}")
         return 1
     command = _command(options)
     made: list[Artifact] = []

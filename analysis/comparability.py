@@ -106,7 +106,7 @@ def _varying(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     # Equal configs are the common case, and comparing thousands of fields is not free.
     if len({config_hash(run.config) for run in runs}) < 2:
         return {}
-    own = _RUN_FIELDS
+    own: tuple[str, ...] = _RUN_FIELDS
     if all("evaluation" in run.config for run in runs):
         own += _EVALUATION_FIELDS
     seeds = [run.seed for run in runs]

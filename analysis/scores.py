@@ -121,12 +121,10 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
         for benchmark in benchmarks:
             evaluation, reason = _evaluated_at(sweep, run, benchmark, wanted)
             if evaluation is not None:
-                first = reference.setdefault(benchmark, evaluation)
-                k = next(iter(reference.values())).k
-                if first.problem_ids != evaluation.problem_ids:
-                    evaluation, reason = None, "other problems than the first run's"
-                elif evaluation.k != k:
-                    evaluation, reason = None, f"{evaluation.k} samples per problem, elsewhere {k}"
+                reason = _differs(
+                    evaluation, reference.setdefault(benchmark, evaluation), next(iter(reference.values()))
+                )
+                evaluation = None if reason else evaluation
             if evaluation is None:
                 left_out.append(f"{run.name} on {benchmark}: {reason}")
                 continue
@@ -141,6 +139,15 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
         benchmark=sweep.select_on, steps=", ".join(map(str, steps))
     )
     return FinalScores(model, benchmarks, cells, tuple(steps), tuple(used.values()), tuple(left_out), rule)
+
+
+def _differs(evaluation: Evaluation, same_benchmark: Evaluation, any_other: Evaluation) -> str:
+    """Why an evaluation cannot stand beside the first of its benchmark and the first of all; empty if it can."""
+    if evaluation.problem_ids != same_benchmark.problem_ids:
+        return "other problems than the first run's"
+    if evaluation.k != any_other.k:
+        return f"{evaluation.k} samples per problem, elsewhere {any_other.k}"
+    return ""
 
 
 def _reported_step(sweep: Sweep, run: RunRecord) -> int | None:

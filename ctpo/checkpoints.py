@@ -98,8 +98,11 @@ def read_draft(checkpoints: Path, step: int) -> dict[str, Any]:
     return row
 
 
-def remove_old(checkpoints: Path, newest: int) -> None:
-    """Remove all but the `newest` checkpoints. verl forgets those of before a restart, and never removes `data.pt`."""
+def remove_old(checkpoints: Path, newest: int | None) -> None:
+    """Remove all but the `newest` checkpoints; None keeps all. verl forgets those of before a restart, and never
+    removes `data.pt`."""
+    if newest is None:
+        return
     numbers = (int(m.group(1)) for path in checkpoints.glob("global_step_*") if (m := _FOLDER.fullmatch(path.name)))
     for step in sorted(numbers)[:-newest]:
         shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)

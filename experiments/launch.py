@@ -45,8 +45,10 @@ def launch(config: DictConfig) -> None:
         RunFailed: training failed; the run directory has the log.
     """
     _stop_on(preflight.check_request(config))
-    if config.run.preflight == "only":
+    if config.run.preflight == "only" or config.dry_run:
         print("preflight: the request is in order (model and data are checked when a run prepares them)")
+        if config.dry_run:
+            print(f"dry run: {config.trainer.experiment_name} would train here, in {config.run.dir}; nothing was done")
         return
     try:
         _prepare(config)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import yaml
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ctpo.platforms import environment
 from experiments.compose import ComposeError, composed_sweep
 from experiments.planner.settings import Assumptions
 from experiments.planner.shapes import PlanError
+from experiments.preflight.settings import value_problems
 
 ASSUME = "assume."
 
@@ -31,6 +34,13 @@ def split_assumptions(arguments: Sequence[str]) -> tuple[list[str], Assumptions]
     return [argument for argument in arguments if not argument.startswith(ASSUME)], Assumptions.given(given)
 
 
+def _refuse_impossible(configs: Iterable[DictConfig]) -> None:
+    """Raises PlanError for values that no run can have, each once."""
+    problems = dict.fromkeys(problem for config in configs for problem in value_problems(config))
+    if problems:
+        raise PlanError("\nerror: ".join(problems))
+
+
 def main(arguments: list[str]) -> int:
     """Print the plan of every run that `arguments` ask for; 0 if all fit, 1 if one does not, 2 for a wrong request."""
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -41,12 +51,16 @@ def main(arguments: list[str]) -> int:
     try:
         overrides, assume = split_assumptions(arguments)
         runs = composed_sweep(overrides)
+        _refuse_impossible(config for _, config in runs)
         from experiments.planner.planning import plan
         from experiments.planner.report import run_report, show, sweep_report
 
         plans = [(" ".join(own), plan(config, assume)) for own, config in runs]
     except (ComposeError, PlanError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OmegaConfBaseException as error:
+        print(f"error: {error.full_key}: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     if len(plans) == 1:
         show(run_report(plans[0][1], assume))

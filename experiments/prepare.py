@@ -82,7 +82,7 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
             label = source.label
             if label in prepared:
                 raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
-            prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config))
+            prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config, make=False))
     return prepared
 
 
@@ -194,11 +194,12 @@ def _system_prompt(spec: Mapping[str, Any]) -> str:
     return SYSTEM_PROMPTS[name]
 
 
-def _prompt_lengths(config: DictConfig) -> PromptLengths:
-    """With the run's tokenizer where its model is at hand; data can be prepared on a machine without it."""
+def _prompt_lengths(config: DictConfig, make: bool = True) -> PromptLengths:
+    """With the run's tokenizer where its model is at hand, or can be made here (unless `make` is False); data can be
+    prepared on a machine without it."""
     named = [OmegaConf.select(config, field) for field in ("actor_rollout_ref.model.path", "model_spec.path")]
     folder = next((path for item in named if item and (path := Path(item).expanduser()).is_dir()), None)
-    if folder is None and OmegaConf.select(config, "model_spec.kind") == "tiny":
+    if make and folder is None and OmegaConf.select(config, "model_spec.kind") == "tiny":
         folder = prepare_model(config)
     arguments = OmegaConf.select(config, "data.apply_chat_template_kwargs")
     return PromptLengths(
@@ -222,6 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = _compose(options.model, options.dataset, options.overrides)
         for name in _names(options.pin):
+            if name not in _catalog(config):
+                raise PrepareError(f"--pin {name}: no such data set; data_catalog has {', '.join(_catalog(config))}")
             hub.forget(name)
         if options.benchmarks:
             prepared = prepare_benchmarks(config, _names(options.benchmarks))

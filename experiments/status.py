@@ -174,7 +174,7 @@ def _of_waiting(waiting: WaitingRun, job: Job | None) -> RunStatus:
 def _logged_error(waiting: WaitingRun) -> str:
     """The first line that the job's launcher printed as an error, from the log that submitit keeps of it."""
     sweep = waiting.path.parents[2]
-    for log in sorted(sweep.glob(f".submitit/{waiting.submission.job_id}/*_log.err")):
+    for log in sorted(sweep.glob(f".jobs/{waiting.submission.job_id}/*_log.err")):
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("error: "):
                 return line.removeprefix("error: ")

@@ -17,7 +17,8 @@ from experiments.evaluation.problems import Benchmark, parse_shard
 
 def check_settings(config: DictConfig) -> list[str]:
     """Problems of the `evaluation` node: one message each, with field, value and fix."""
-    return list(_settings(config.evaluation))
+    dry = ["dry_run=true: an evaluation has none; evaluation.problems=1 evaluation.k=1 draws one sample"]
+    return [*_settings(config.evaluation), *(dry if config.dry_run else [])]
 
 
 def check_machine(config: DictConfig) -> list[str]:

@@ -15,6 +15,9 @@ GIB = 1024**3
 GPU_BYTES = {80: int(79.1 * GIB), 141: int(139.8 * GIB)}
 
 
+_DIVISORS = ("mfu", "peak_tflops", "bandwidth_tb_s", "decode_efficiency")
+
+
 @dataclass(frozen=True)
 class Assumptions:
     """Numbers that no configuration knows. Each can be given on the command line of `experiments/plan.py`.
@@ -51,13 +54,15 @@ class Assumptions:
 
     @classmethod
     def given(cls, values: dict[str, float]) -> Assumptions:
-        """With some replaced. Raises PlanError for an unknown name or a value that is not a positive number."""
+        """With some replaced. Raises PlanError for an unknown name or a value out of range."""
         known = [item.name for item in fields(cls)]
         for name, value in values.items():
             if name not in known:
                 raise PlanError(f"assume.{name}={value}: no such assumption; there are {', '.join(known)}")
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 raise PlanError(f"assume.{name}={value}: give a number of at least 0")
+            if value == 0 and name in _DIVISORS:
+                raise PlanError(f"assume.{name}=0: give a number above 0")
         return cls(**values)  # type: ignore[arg-type]
 
 

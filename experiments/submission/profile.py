@@ -101,7 +101,8 @@ def profile_of(config: DictConfig) -> Profile:
     for name in node:
         if name not in known:
             raise ProfileError(f"slurm.{name}: no such field; there are {', '.join(known)}")
-    profile = Profile(**{**node, "setup": tuple(node.get("setup") or ())})
+    setup = node.get("setup") or ()
+    profile = Profile(**{**node, "setup": (setup,) if isinstance(setup, str) else tuple(setup)})
     for name in ("nodes", "tasks_per_node", "timeout_min", "signal_delay_s"):
         _at_least_one(name, getattr(profile, name))
     for name in ("gpus_per_node", "cpus_per_task", "array_parallelism"):

@@ -12,13 +12,32 @@ import psutil
 _TIMEOUT_S = 60
 
 
+#: What Slurm's commands say where there is no controller to ask.
+_NOBODY = ("Could not establish a configuration source", "Unable to contact slurm controller")
+
+
 class QueueError(RuntimeError):
     """The cluster cannot be asked, or refuses; the message has its own words."""
+
+
+class Unreachable(QueueError):
+    """Slurm is installed here, but its controller does not answer."""
 
 
 def has_slurm() -> bool:
     """Whether this machine has Slurm's commands."""
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
+
+
+def answers() -> bool:
+    """Whether there is a Slurm here that can be asked."""
+    if not has_slurm():
+        return False
+    try:
+        _run(["sinfo", "--noheader"])
+    except QueueError:
+        return False
+    return True
 
 
 def live_jobs(executor: str, job_ids: Iterable[str]) -> dict[str, str]:
@@ -75,6 +94,11 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QueueError(f"{command[0]} does not answer: {error}") from None
     said = (done.stderr + done.stdout).strip()
+    if done.returncode and any(words in said for words in _NOBODY):
+        raise Unreachable(
+            f"Slurm's controller does not answer ({said.splitlines()[-1]}).\n"
+            "  Submit from a login node of the cluster, or start a local one with `make slurm-up`."
+        )
     if done.returncode:
         raise QueueError(said or f"{command[0]} ended with code {done.returncode}")
     return said

@@ -67,7 +67,16 @@ def submit(configs: Sequence[DictConfig]) -> None:
 
 
 def _submit(configs: Sequence[DictConfig]) -> None:
+    if "evaluation" in configs[0]:
+        raise SubmissionRefused(
+            f"error: slurm={configs[0].slurm.profile}: evaluations are not submitted from here. Give the command to "
+            "sbatch:\n  sbatch --gpus-per-node=8 --wrap '.venv/bin/python experiments/evaluate.py ... "
+            "evaluation.shard=0/4'"
+        )
     profile = _checked(configs)
+    if configs[0].run.preflight == "only":
+        print(f"preflight: {len(configs)} requests are in order; nothing was submitted")
+        return
     root = Path(configs[0].run.root)
     folder = root / configs[0].run.sweep / ".jobs"
     if configs[0].dry_run:
@@ -132,7 +141,7 @@ def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun
     try:
         submissions = [read_submission(run.directory) for run in runs]
         ids = [submission.job_id for submission in submissions if submission]
-        has_queue = profile.executor == "local" or queue.has_slurm()
+        has_queue = profile.executor == "local" or (queue.answers() if configs[0].dry_run else queue.has_slurm())
         alive = queue.live_jobs(profile.executor, ids) if has_queue else {}
     except (RecordError, queue.QueueError) as error:
         raise SubmissionRefused(f"error: {error}") from None
@@ -218,6 +227,8 @@ def _only_submitter(root: Path) -> Iterator[None]:
 def _accepted(script: str) -> str:
     try:
         return queue.check_request(script)
+    except queue.Unreachable as error:
+        raise SubmissionRefused(f"error: {error}") from None
     except queue.QueueError as error:
         asked = "\n".join(f"  {line}" for line in script.splitlines() if line.startswith("#SBATCH"))
         raise SubmissionRefused(
@@ -236,11 +247,11 @@ def _show(profile: Profile, plan: Sequence[PlannedRun], folder: Path) -> None:
     scripts = executor.batch_scripts(profile, folder, requests) if profile.executor == "slurm" else []
     for script in scripts:
         print(f"# ---- sbatch\n{script}", end="")
-    if scripts and queue.has_slurm():
+    if scripts and queue.answers():
         for script in dict.fromkeys(scripts):
             print(f"# sbatch --test-only: {_accepted(script)}")
     elif scripts:
-        print("# this machine has no Slurm, so nobody was asked whether it would take these requests")
+        print("# no Slurm answers here, so nobody was asked whether it would take these requests")
     _print_table(plan, {}, profile)
     print(f"dry run: {len(chosen)} of {len(plan)} runs would be submitted; nothing was")
 

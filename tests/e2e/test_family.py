@@ -46,8 +46,9 @@ def test_every_method_trains_three_steps(new_run: Callable[..., Run]) -> None:
         # A step in which every group is all right or all wrong teaches nothing; three such are a broken loss.
         assert max(row["actor/grad_norm"] for row in steps) > 1e-5, name
         assert max(row["actor/log_ratio_max"] - row["actor/log_ratio_min"] for row in steps) > 1e-3, name
-        # All start from the same weights: no method inherits what another one broke.
-        assert steps[0]["critic/score/mean"] > 0, name
+        # All start from the same weights: no method inherits what another one broke. A step of 16 responses of a model
+        # that is right in a quarter of them can be all wrong.
+        assert max(row["critic/score/mean"] for row in steps) > 0, name
     # What was measured in a step decides the next step's window: no more the assumed 0.02 a token.
     first = STEPS * NAMES.index("ctpo_calibrated")
     scales = {row.get("position/deviation_scale") for row in rows[first : first + STEPS]} - {None}

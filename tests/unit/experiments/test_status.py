@@ -148,7 +148,7 @@ def test_a_job_that_could_not_start_shows_its_reason(tmp_path: Path, slurm: Path
     submit(run)
     (slurm / "sacct.txt").write_text("7|FAILED|2:0\n")
     assert only(tmp_path).error == "the job ended before the run began (FAILED, exit code 2:0)"
-    log = tmp_path / "demo" / ".submitit" / "7" / "7_0_log.err"
+    log = tmp_path / "demo" / ".jobs" / "7" / "7_0_log.err"
     log.parent.mkdir(parents=True)
     log.write_text("warning: x\nerror: data.train_files: /nowhere does not exist\nTraceback\n")
     row = only(tmp_path)
