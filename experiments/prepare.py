@@ -222,9 +222,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = _compose(options.model, options.dataset, options.overrides)
+        known = [name for name, entry in _catalog(config).items() if isinstance(entry, Mapping)]
         for name in _names(options.pin):
-            if name not in _catalog(config):
-                raise PrepareError(f"--pin {name}: no such data set; data_catalog has {', '.join(_catalog(config))}")
+            if name not in known:
+                raise PrepareError(f"--pin {name}: no such data set; data_catalog has {', '.join(known)}")
             hub.forget(name)
         if options.benchmarks:
             prepared = prepare_benchmarks(config, _names(options.benchmarks))

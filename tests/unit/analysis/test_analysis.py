@@ -320,6 +320,12 @@ def test_a_step_is_chosen_only_by_a_benchmark_that_is_not_reported(tmp_path: Pat
         final_scores(Sweep.load(tmp_path, "demo", select_on="absent"), "tiny")
 
 
+def test_a_benchmark_to_select_on_must_have_been_evaluated(sweep: Path, tmp_path: Path, capsys: Run) -> None:
+    assert main(["--runs", str(sweep), "--out", str(tmp_path / "out"), "--select-on", "aime42"]) == 1
+    assert "--select-on aime42: no run was evaluated on it, there are arithmetic" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(sweep: Path, tmp_path: Path) -> None:
     analyse(sweep, tmp_path)
     report = (tmp_path / "report.html").read_text()

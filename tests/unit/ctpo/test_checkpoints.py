@@ -131,6 +131,7 @@ def test_only_the_newest_checkpoints_stay_and_the_best(tmp_path: Path) -> None:
         save(tmp_path, step)
     keep_if_best(tmp_path, 20, 0.9)
     remove_old(tmp_path, newest=2)
+    remove_old(tmp_path, newest=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "global_step_60", "global_step_80"]
     assert (tmp_path / "best" / "actor" / "model.pt").read_text() == "weights of 20"
 

@@ -156,6 +156,7 @@ def test_the_paper_scale_evaluation_composes() -> None:
         ("evaluation.benchmarks=aime25", "evaluation.benchmarks=aime25: must be null or a list"),
         ("evaluation.shard=5/4", "evaluation.shard=5/4: must be merge or i/n"),
         ("evaluation.problems=0", "evaluation.problems=0: must be null or a whole number"),
+        ("dry_run=true", "dry_run=true: an evaluation has none"),
         ("evaluation.seed=-1", "evaluation.seed=-1: must be a whole number of at least 0"),
     ],
 )
@@ -340,6 +341,16 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def test_a_cluster_profile_is_refused_with_the_way_to_submit(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = command("slurm=local")
+    assert done.returncode == 2
+    assert "evaluations are not submitted from here" in done.stderr
+    assert "sbatch --gpus-per-node=8 --wrap" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_all_problems_are_said_at_once_and_nothing_is_written(

@@ -33,6 +33,13 @@ def test_a_wrong_request_ends_with_code_2_and_no_traceback(tmp_path: Path) -> No
     assert not RunDirectory(tmp_path / "run").manifest_path.exists()
 
 
+def test_a_dry_run_without_a_cluster_starts_nothing(tmp_path: Path) -> None:
+    done = run_command(f"run.dir={tmp_path}/run", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"would train here, in {tmp_path}/run; nothing was done" in done.stdout
+    assert RunDirectory(tmp_path / "run").state is None
+
+
 def test_an_unknown_method_is_named_with_the_known_ones(tmp_path: Path) -> None:
     done = run_command(f"run.dir={tmp_path}/run", "method=cpto")
     assert done.returncode != 0

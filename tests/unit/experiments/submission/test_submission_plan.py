@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from ctpo.records import ConfigMismatch, RecordError, RunDirectory, Submission, 
 from ctpo.records.submission import write_submission
 from experiments import resolvers
 from experiments.launch import resolved
-from experiments.submission.submit import PlannedRun, SubmissionRefused, _checked, _decided, requested
+from experiments.submission import queue
+from experiments.submission.submit import PlannedRun, SubmissionRefused, _checked, _decided, requested, submit
 
 CONFIGS = Path(__file__).resolve().parents[4] / "experiments" / "configs"
 
@@ -94,3 +96,37 @@ def test_runs_that_would_share_a_directory_are_refused_with_the_way_out(tmp_path
     named = [composed(tmp_path, f"actor_rollout_ref.actor.optim.lr={lr}", f"run.variant=lr{lr}", "dry_run=true")
              for lr in ("1e-4", "2e-4")]  # fmt: skip
     assert _checked(named).profile == "cpu_local"
+
+
+def test_preflight_only_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit([composed(tmp_path, "slurm=local", "preflight=only")])
+    assert "1 requests are in order; nothing was submitted" in capsys.readouterr().out
+    assert list(tmp_path.rglob("submission.json")) == []
+
+
+def test_an_evaluation_is_not_submitted_as_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        submit([composed(tmp_path, "slurm=local", "+evaluation=default")])
+    assert "evaluations are not submitted from here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slurm_without_a_controller_is_called_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = "#!/bin/sh\necho 'error: x' >&2\necho 'fatal: Could not establish a configuration source' >&2\nexit 1\n"
+    for name in ("sbatch", "squeue", "sinfo"):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert queue.has_slurm()
+    assert not queue.answers()
+    with pytest.raises(SystemExit):
+        submit([composed(tmp_path / "runs")])
+    said = capsys.readouterr().err
+    assert "Slurm's controller does not answer (fatal: Could not establish a configuration source)" in said
+    assert "make slurm-up" in said
+    submit([composed(tmp_path / "runs", "dry_run=true")])
+    said = capsys.readouterr().out
+    assert "no Slurm answers here" in said
+    assert "1 of 1 runs would be submitted" in said
