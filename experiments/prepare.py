@@ -82,7 +82,7 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
             label = source.label
             if label in prepared:
                 raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
-            prepared[label] = prepare_benchmark(source, _system_prompt(spec), _prompt_lengths(config, make=False))
+            prepared[label] = prepare_benchmark(source, _system_prompt(config), _prompt_lengths(config, make=False))
     return prepared
 
 
@@ -160,7 +160,7 @@ def _problems(config: DictConfig, spec: dict[str, Any]) -> DatasetPaths:
     train, test = prepare_training(
         sources["train"],
         sources["test"],
-        _system_prompt(spec),
+        _system_prompt(config),
         Checks.of(spec.get("checks")),
         _prompt_lengths(config),
     )
@@ -187,8 +187,11 @@ def _plain(node: DictConfig | None) -> dict[str, Any]:
     return {} if node is None else OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
-def _system_prompt(spec: Mapping[str, Any]) -> str:
-    name = spec.get("system_prompt", "math")
+def _system_prompt(config: DictConfig) -> str:
+    """The prompt that `dataset_spec.system_prompt` names, in the wording for the sandbox's sessions."""
+    name = _plain(OmegaConf.select(config, "dataset_spec")).get("system_prompt", "math")
+    if name == "math" and OmegaConf.select(config, "tir.sandbox.session") == "persistent":
+        name = "math_persistent"
     if name not in SYSTEM_PROMPTS:
         raise PrepareError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
     return SYSTEM_PROMPTS[name]

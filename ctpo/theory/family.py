@@ -42,7 +42,10 @@ def scaled(method: Method, pair: PolicyPair) -> Method:
         return method
     deviations, tokens = log_ratio_deviations(method.log_ratio, pair)
     if isinstance(window, CalibratedWindow):
-        measured = dataclasses.replace(window, deviations=torch.from_numpy(deviations))
+        share = 2 * WINDOW_DEVIATIONS / (window.low + window.high)
+        measured = dataclasses.replace(
+            window, low=window.low * share, high=window.high * share, deviations=torch.from_numpy(deviations)
+        )
         return dataclasses.replace(method, window=measured)
     if isinstance(window, PositionAdaptiveWindow):
         growth = np.arange(1, len(deviations) + 1) ** window.power

@@ -26,6 +26,7 @@ _SPACES = re.compile(
     r"(?<!\\)\\[!,;:> ]|~"
     r"|\\(?:quad|qquad|displaystyle|textstyle|limits|left|right|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])"
 )
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:\\[, ]\d{3})+(?!\d)")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _FONTS = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|bf|boxed|fbox)\s*\{([^{}]*)\}")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -40,6 +41,7 @@ def clean(text: str) -> str:
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[2] if m[2] is not None else m[1]}}}", text.translate(_SIGNS)).strip()
     inner = _DOLLARS.match(text)
     text = inner[1] if inner and "$" not in inner[1] else text
+    text = _SPACED_THOUSANDS.sub(lambda m: re.sub(r"\\[, ]", "", m[0]), text)
     text = _FRACTIONS.sub(r"\\frac", _SPACES.sub(lambda m: "" if m[0] in (r"\!",) else " ", text))
     text = text.replace(r"\lbrace", r"\{").replace(r"\rbrace", r"\}").replace("{,}", ",").replace(r"\%", "%")
     text = text.replace(r"\$", "").replace(r"\degree", r"^\circ").replace(r"^{\circ}", r"^\circ")

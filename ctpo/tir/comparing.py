@@ -88,7 +88,8 @@ def _equal(answer: str, gold: str, same_value: SameValue) -> bool:
         return _same_single(answer, gold, same_value)
     verdict = _same_parts(ours or Parts("one", (answer,)), theirs or Parts("one", (gold,)), same_value)
     # Differently cut unions, and an interval against an inequality, are still the same set.
-    return verdict or (_is_set_like(ours, theirs) and same_value(answer, gold))
+    # math-verify reads only its second argument as either, so both orders are tried.
+    return verdict or (_is_set_like(ours, theirs) and (same_value(answer, gold) or same_value(gold, answer)))
 
 
 def _is_set_like(ours: Parts | None, theirs: Parts | None) -> bool:
@@ -184,7 +185,8 @@ def _same_number(first: Number, second: Number) -> bool:
     decimals = first.decimals if first.decimals is not None else second.decimals
     difference = abs(first.value - second.value)
     scale = max(abs(first.value), abs(second.value))
-    return (decimals or 0) >= _PLACES and 2 * difference * 10**_PLACES <= min(1, scale)
+    # Below 1e-4 the same number of places would be too few digits: there it is six of those.
+    return (decimals or 0) >= _PLACES and 2 * difference * 10**_PLACES <= (1 if scale * 10**4 >= 1 else scale)
 
 
 def _same_percentage(answer: str, gold: str, percents: tuple[bool, bool], same_value: SameValue) -> bool:

@@ -1,8 +1,8 @@
 r"""The words around a trajectory: system prompts and what the model is shown of an execution.
 
 The two belong together: a prompt promises exactly what `observation` and the sandbox deliver. Each call
-runs in a fresh process; printed text comes back, as does the value of a last bare expression; a failure
-shows its last error line; long text loses its middle.
+runs in a fresh process, or in the trajectory's own (`math_persistent`); printed text comes back, as does the
+value of a last bare expression; a failure shows its last error line; long text loses its middle.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ctpo.sandbox import ExecutionResult
 
+_MATH = (
+    "You solve mathematics problems by reasoning step by step, and you can run Python while you do.\n"
+    "\n"
+    "To run code, end your turn with one block of this form:\n"
+    "```python\n"
+    "print(2 + 2)\n"
+    "```\n"
+    "The next message then holds what the program printed, and the value of its last line if that "
+    "is a bare expression. Print every value you need and keep it short: long output loses its "
+    "middle. A program that fails returns what it printed so far and the last line of its error. "
+    "{state}, under limits on time and memory. The number of turns is limited, so check only what is worth checking.\n"
+    "\n"
+    "When you are sure, give the final answer on its own in \\boxed{{}}, in a turn without code. Only "
+    "the last \\boxed{{}} that you write is graded."
+)
+
 SYSTEM_PROMPTS = MappingProxyType(
     {
-        "math": (
-            "You solve mathematics problems by reasoning step by step, and you can run Python while you do.\n"
-            "\n"
-            "To run code, end your turn with one block of this form:\n"
-            "```python\n"
-            "print(2 + 2)\n"
-            "```\n"
-            "The next message then holds what the program printed, and the value of its last line if that "
-            "is a bare expression. Print every value you need and keep it short: long output loses its "
-            "middle. A program that fails returns what it printed so far and the last line of its error. "
-            "Every block runs in a new process without network, files or earlier variables, under limits on "
-            "time and memory. The number of turns is limited, so check only what is worth checking.\n"
-            "\n"
-            "When you are sure, give the final answer on its own in \\boxed{}, in a turn without code. Only "
-            "the last \\boxed{} that you write is graded."
+        "math": _MATH.format(state="Every block runs in a new process without network, files or earlier variables"),
+        "math_persistent": _MATH.format(
+            state="Variables, imports and files of earlier blocks are kept. Blocks run without network"
         ),
         "short": "Run a ```python block, then answer in \\boxed{}.",
     }

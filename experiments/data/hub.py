@@ -6,6 +6,7 @@ The lock file records revision, sha256 and rows at the first download; every lat
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import fnmatch
 import hashlib
 import shutil
@@ -125,13 +126,17 @@ def _download(name: str, hub_id: str, revision: str, files: list[str]) -> tuple[
         try:
             partial.rename(final)
         except OSError:
-            # Another process was first, or somebody deleted a file in there.
-            if not all((final / file).is_file() for file in files):
+            # Another process was first, or somebody deleted or damaged a file in there: this is what the hub has.
+            if not all(_same(partial / file, final / file) for file in files):
                 shutil.rmtree(final)
                 partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return tuple(final / file for file in files)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _asking(name: str, hub_id: str, call: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from experiments.data.errors import PrepareError
 class PromptLengths:
     """Counts with the tokenizer of a model folder, or not at all if there is no folder.
 
-    `limit` is `data.max_prompt_length`; verl filters out longer training prompts.
+    `limit` is `data.max_prompt_length`; verl filters out longer prompts, of training and of evaluation.
     """
 
     def __init__(self, folder: Path | None, limit: int, template_arguments: Mapping[str, Any] | None = None) -> None:

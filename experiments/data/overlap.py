@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 # Layout that changes nothing a reader sees, then words, numbers and single characters that carry meaning.
 _LAYOUT = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|quad|qquad|[,;:! ])|[$~]")
-_TOKEN = re.compile(r"\\?[a-z]+|\d+|[+\-*/^=<>!%]")
+# Letters of scripts without spaces between words count one by one.
+_TOKEN = re.compile(r"\\?[a-z]+|\d+|[^\W\d_]|[+\-*/^=<>!%]")
+_CAPITALISED = re.compile(r"\b[A-Z][a-z]+\b")
+_COMMAND = re.compile(r"\\[a-z]+")
 _SYNONYMS = {"\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\le": "\\leq", "\\ge": "\\geq"}
 
 
@@ -18,7 +21,7 @@ _SYNONYMS = {"\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\le": "\\leq", "\\ge": 
 class Overlap:
     """Training problem `train_index` against problem `test_index`: `share` of the shorter one's n-grams are in both.
 
-    `exact` says that the normalised texts are the same.
+    `exact` says that their `wording` is the same.
     """
 
     train_index: int
@@ -33,6 +36,16 @@ def tokens(text: str) -> tuple[str, ...]:
     return tuple(_SYNONYMS.get(token, token) for token in _TOKEN.findall(flat))
 
 
+def wording(text: str) -> str:
+    """A problem's text without what a reader does not see: layout, spacing, a word's capital, a full stop at the end.
+
+    Everything else counts: (0, 1) and [0, 1], x and |x|, x and X, f(2) and f'(2) are different problems.
+    """
+    flat = _COMMAND.sub(lambda m: _SYNONYMS.get(m[0], m[0]), _LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)))
+    flat = _CAPITALISED.sub(lambda m: m[0].lower(), flat)
+    return re.sub(r"\s+", "", flat).rstrip(".")
+
+
 def find_overlaps(
     train: Iterable[str], test: Sequence[str], ngram: int = 8, share: float = 0.6, boilerplate: int = 3
 ) -> list[Overlap]:
@@ -41,14 +54,15 @@ def find_overlaps(
     The share is of the n-grams of the shorter text, so that a problem with a sentence added or left out is found.
     N-grams that stand in more than `boilerplate` benchmark problems ("where m and n are relatively prime positive
     integers find m + n") say nothing about a problem and do not count. Texts shorter than `ngram` tokens overlap
-    only when they are the same.
+    only when all their tokens are the same.
 
     Linear in the training text: the n-grams of the benchmarks are indexed once.
     """
     test_tokens = [tokens(text) for text in test]
     by_text: dict[tuple[str, ...], int] = {}
     for index, words in enumerate(test_tokens):
-        by_text.setdefault(words, index)
+        if words:
+            by_text.setdefault(words, index)
     grams = [_ngrams(words, ngram) for words in test_tokens]
     holders: dict[tuple[str, ...], list[int]] = {}
     for index, found in enumerate(grams):
@@ -61,7 +75,8 @@ def find_overlaps(
     for train_index, text in enumerate(train):
         words = tokens(text)
         if words in by_text:
-            result.append(Overlap(train_index, by_text[words], 1.0, exact=True))
+            twin = by_text[words]
+            result.append(Overlap(train_index, twin, 1.0, exact=wording(text) == wording(test[twin])))
             continue
         own = _ngrams(words, ngram)
         shared = Counter(index for gram in own & telling for index in holders[gram])

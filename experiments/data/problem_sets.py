@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,12 +17,12 @@ from experiments.data import card
 from experiments.data.errors import PrepareError
 from experiments.data.golds import unreadable
 from experiments.data.lengths import PromptLengths
-from experiments.data.overlap import find_overlaps, tokens
+from experiments.data.overlap import find_overlaps, wording
 from experiments.data.rows import UnusableRow, asked_text, checked_row, verl_row
 from experiments.data.sources import Source, read_records
 from experiments.tiny.cache import cached
 
-VERSION = 4
+VERSION = 5
 """Raise it with any change that changes a prepared byte, so that prepared files are written anew."""
 
 DUPLICATE, UNREADABLE, OVERLAP = "the same problem as another row", "unreadable reference answer", "in a benchmark"
@@ -119,8 +120,19 @@ def prepare_benchmark(source: Source, system_prompt: str, lengths: PromptLengths
         for index in unreadable([row["reward_model"]["ground_truth"] for row in rows], source.label):
             facts.note(rows[index], UNREADABLE)
         _write(folder, source.label, rows, [source.origin], facts)
+        _refuse_long_prompts(folder, source.label, lengths.limit)
 
     return cached("datasets", f"{source.label}-test", settings, build) / f"{source.label}.parquet"
+
+
+def _refuse_long_prompts(folder: Path, label: str, limit: int) -> None:
+    """verl would drop them from the evaluations of training without a word, and avg@k would be of other problems."""
+    counted = json.loads((folder / card.CARD_JSON).read_text())["prompt_tokens"]
+    if counted and counted["over_limit"]:
+        raise PrepareError(
+            f"data.max_prompt_length={limit}: {counted['over_limit']} problems of {label} have more tokens, up to "
+            f"{counted['max']}; use at least that many"
+        )
 
 
 def _rows(
@@ -152,7 +164,7 @@ def _rows(
                 raise
             facts.drop(record, error.reason, where)
             continue
-        twin = _twin(row, seen, where)
+        twin = _twin(row, source.label, seen, where)
         if twin and not drop:
             raise PrepareError(f"{where}: the same problem (or problem_id) as {twin}; remove one of them")
         if twin:
@@ -162,10 +174,10 @@ def _rows(
     return kept
 
 
-def _twin(row: Mapping[str, Any], seen: dict[Any, tuple[int, str]], where: str) -> str | None:
-    """Where the same problem stood before, if it did."""
+def _twin(row: Mapping[str, Any], label: str, seen: dict[Any, tuple[int, str]], where: str) -> str | None:
+    """Where the same problem stood before, if it did: the same text, or the same number in the same source."""
     gold = row["reward_model"]["ground_truth"].strip()
-    for key in (row["extra_info"]["problem_id"], tokens(asked_text(row))):
+    for key in ((label, row["extra_info"]["problem_id"]), wording(asked_text(row))):
         before = seen.setdefault(key, (gold, where))
         if before[1] != where:
             return before[1] + ("" if before[0] == gold else f" (whose answer is {before[0]!r:.60}, not {gold!r:.60})")

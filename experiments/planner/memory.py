@@ -69,6 +69,7 @@ class GpuMemory:
     capacity: int
     parts: tuple[Part, ...]
     largest_micro_batch: int
+    longest: int
     kv_tokens: int
 
     @property
@@ -81,7 +82,8 @@ class GpuMemory:
 
     @property
     def fits(self) -> bool:
-        return max(self.training, self.generating) <= self.capacity
+        """Whether both phases fit, and vLLM's pool (of its configured share of the memory) holds one whole sequence."""
+        return max(self.training, self.generating) <= self.capacity and self.kv_tokens >= self.longest
 
 
 def gathered_bytes(shapes: Shapes, width: int = BFLOAT16) -> int:
@@ -135,7 +137,10 @@ def per_gpu(
             Part("lost to fragmentation", lost, 0),
         ),
         largest_micro_batch=largest_micro_batch(line, capacity - fixed, assume.imbalance) * request.sequence_parallel,
-        kv_tokens=kv_pool_tokens(shapes, request, capacity - beside_engine - engine_weights - engine_work, width),
+        longest=request.longest,
+        kv_tokens=kv_pool_tokens(
+            shapes, request, min(pool, capacity - beside_engine - engine_weights - engine_work), width
+        ),
     )
 
 

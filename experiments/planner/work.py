@@ -104,9 +104,14 @@ def generation_seconds(
     return concurrent, assume.straggler * generated / tokens_per_s
 
 
+def evaluations_of(request: Request) -> int:
+    """Before training, every `trainer.test_freq` steps, and after the last step."""
+    return 1 + (-(-request.steps // request.test_every) if request.test_every > 0 else 0)
+
+
 def run_work(step: StepWork, shapes: Shapes, memory: GpuMemory, request: Request, assume: Assumptions) -> RunWork:
     """All steps and evaluations of a run."""
-    evaluations = 1 + (request.steps // request.test_every if request.test_every > 0 else 0)
+    evaluations = evaluations_of(request)
     samples = assume.benchmark_problems * request.test_samples
     response = mean_response(request, assume)
     _, seconds = generation_seconds(
@@ -140,7 +145,7 @@ METRICS_ROW_BYTES = 6_000
 def storage(shapes: Shapes, request: Request, assume: Assumptions) -> Storage:
     """Checkpoints (float32 weights and two moments; the kept ones, the best one, one being written) and records."""
     checkpoint = 3 * 4 * shapes.total
-    evaluations = 1 + (request.steps // request.test_every if request.test_every > 0 else 0)
+    evaluations = evaluations_of(request)
     records = (
         request.steps // max(request.stats_every, 1) * min(request.stats_bytes, 1_000_000)
         + evaluations * assume.benchmark_problems * request.test_samples * SAMPLE_ROW_BYTES

@@ -56,6 +56,23 @@ def test_14b_fits_80_gb_only_with_offload() -> None:
     assert not plan(composed([*kept, "actor_rollout_ref.actor.fsdp_config.param_offload=false"])).memory.fits
 
 
+def test_vllm_has_the_share_of_the_memory_that_is_configured_and_no_more() -> None:
+    made = plan(composed(["model=qwen3_14b"]))
+    (pool,) = (part.generating for part in made.memory.parts if part.name == "vLLM KV pool")
+    replica = made.shapes.kv_bytes_per_token() // made.request.tensor_parallel
+    assert made.memory.kv_tokens == pool // replica
+    starved = plan(composed(["model=qwen3_14b", "actor_rollout_ref.rollout.gpu_memory_utilization=0.15"])).memory
+    assert (starved.kv_tokens, starved.fits) == (0, False)
+
+
+def test_evaluations_are_before_during_and_after_training() -> None:
+    counts = {
+        steps: plan(composed(["model=qwen3_4b", f"trainer.total_training_steps={steps}"])).run.evaluations
+        for steps in (300, 305)
+    }
+    assert counts == {300: 1 + 15, 305: 1 + 15 + 1}
+
+
 def test_unchunked_logits_are_what_chunking_saves() -> None:
     chunked = plan(composed(["model=qwen3_4b"]))
     whole = plan(composed(["model=qwen3_4b", "actor_rollout_ref.model.use_fused_kernels=false"]))

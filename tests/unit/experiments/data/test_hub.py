@@ -89,6 +89,16 @@ def test_a_file_damaged_on_disk_is_refused(remote: Hub) -> None:
         fetched()
 
 
+def test_pinning_anew_replaces_a_damaged_file_by_what_the_hub_has(remote: Hub) -> None:
+    (path,), _ = fetched()
+    pinned = yaml.safe_load(hub.LOCK.read_text())["sums"]
+    path.write_bytes(CONTENT[:100])
+    hub.forget("sums")
+    (path,), _ = fetched()
+    assert path.read_bytes() == CONTENT
+    assert yaml.safe_load(hub.LOCK.read_text())["sums"] == pinned
+
+
 def test_a_download_that_breaks_off_leaves_nothing(
     remote: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,28 @@ def test_a_folder_is_one_benchmark_for_each_file(tmp_path: Path) -> None:
     assert [rows(path)[0]["data_source"] for path in found.values()] == ["a", "b"]
 
 
+def test_problems_that_differ_in_a_bracket_a_bar_or_a_script_are_different(tmp_path: Path) -> None:
+    asked = [
+        "Maximise x - x^2 on (0, 1).", "Maximise x - x^2 on [0, 1].", "Compute 8 - (4 - 2).", "Compute (8 - 4) - 2.",
+        "Solve |x - 3| = 5.", "Solve x - 3 = 5.", "Find f(2).", "Find f'(2).", "求最大值。", "求最小值。",
+    ]  # fmt: skip
+    pool = written(tmp_path / "pool.jsonl", *[(text, str(number)) for number, text in enumerate(asked)])
+    quiz = written(tmp_path / "quiz.jsonl", ("Another one?", "1"), ("求面积。", "2"))
+    paths = prepare_dataset(config(pool, quiz))
+    assert len(rows(paths.train[0])) == len(asked)
+
+
+def test_two_files_may_number_their_problems_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for name, text in (("a", "What is 2 + 2?"), ("b", "What is 9 x 9?")):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"id": "0", "problem": text, "answer": "4"}) + "\n")
+    quiz = written(tmp_path / "quiz.jsonl", ("Another one?", "1"))
+    made = config(None, quiz)
+    made.dataset_spec.train = str(folder)
+    assert len(rows(prepare_dataset(made).train[0])) == 2
+
+
 @pytest.mark.parametrize(
     ("problems", "says"),
     [
@@ -272,6 +294,14 @@ def test_lengths_are_those_of_the_runs_tokenizer_and_template(tmp_path: Path) ->
     assert summary is not None
     assert (summary["min"], summary["max"], summary["over_limit"]) == (counts[0], counts[1], 1)
     assert PromptLengths(None, 256).summary(prompts) is None
+
+    quiz = written(tmp_path / "quiz.jsonl", ("2 + 3?", "5"), ("2 + 3? " * 20, "5"))
+    made = config(test=quiz)
+    made.model_spec = {"path": str(tmp_path / "model")}
+    with pytest.raises(PrepareError, match=r"max_prompt_length=256: 2 problems of quiz have more"):
+        prepare_benchmarks(made, ["quiz"])
+    made.data.max_prompt_length = 2048
+    assert len(rows(prepare_benchmarks(made, ["quiz"])["quiz"])) == 2
 
     for path in (tmp_path / "model").glob("chat_template*"):
         path.unlink()
