@@ -11,17 +11,19 @@ import os
 import shutil
 from pathlib import Path
 
+from ctpo.records.files import write_text
+
 BEST = "best"
 INFO = "best.json"
 
 
 def best_so_far(checkpoints: Path) -> tuple[int, float] | None:
-    """`(step, accuracy)` of the checkpoint kept in `checkpoints/best`, or None."""
+    """`(step, accuracy)` of the checkpoint kept in `checkpoints/best`; None if there is none, or its note is torn."""
     try:
         info = json.loads((checkpoints / BEST / INFO).read_text())
-    except FileNotFoundError:
+        return int(info["step"]), float(info["accuracy"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return int(info["step"]), float(info["accuracy"])
 
 
 def drop_future_best(checkpoints: Path, step: int) -> None:
@@ -48,7 +50,7 @@ def keep_if_best(checkpoints: Path, step: int, accuracy: float) -> bool:
     for leftover in (made, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(source, made, copy_function=_link_or_copy)
-    (made / INFO).write_text(json.dumps({"step": step, "accuracy": accuracy}))
+    write_text(made / INFO, json.dumps({"step": step, "accuracy": accuracy}))
     if (checkpoints / BEST).exists():
         (checkpoints / BEST).rename(replaced)
     made.rename(checkpoints / BEST)

@@ -39,18 +39,20 @@ def seal(checkpoints: Path, step: int) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint was written to its end, and lost nothing since."""
+    """Whether a checkpoint was written to its end, and lost nothing since.
+
+    Raises OSError where that cannot be told: a disk that does not answer is no reason to train from the start.
+    """
     try:
         sizes: dict[str, int] = json.loads((folder / SEAL).read_text())
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
 
 
 def complete_steps(checkpoints: Path) -> list[int]:
     """Steps whose checkpoint was written to its end, ascending."""
-    folders = ((_FOLDER.fullmatch(path.name), path) for path in checkpoints.glob("global_step_*"))
-    return sorted(int(match.group(1)) for match, path in folders if match and is_whole(path))
+    return [step for step in _steps(checkpoints) if is_whole(checkpoints / f"global_step_{step}")]
 
 
 def repair_tracker(checkpoints: Path) -> int:
@@ -99,13 +101,31 @@ def read_draft(checkpoints: Path, step: int) -> dict[str, Any]:
 
 
 def remove_old(checkpoints: Path, newest: int | None) -> None:
-    """Remove all but the `newest` checkpoints; None keeps all. verl forgets those of before a restart, and never
-    removes `data.pt`."""
+    """Remove all below the newest whole checkpoint but the `newest` whole ones; None keeps all.
+
+    verl forgets those of before a restart, and never removes `data.pt`.
+    """
     if newest is None:
         return
-    numbers = (int(m.group(1)) for path in checkpoints.glob("global_step_*") if (m := _FOLDER.fullmatch(path.name)))
-    for step in sorted(numbers)[:-newest]:
-        shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)
+    kept = complete_steps(checkpoints)[-newest:]
+    for step in _steps(checkpoints):
+        if kept and step < kept[-1] and step not in kept:
+            shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)
+
+
+def drop_future(checkpoints: Path, step: int) -> None:
+    """Remove what lies beyond `step`, which a run resumes from: torn saves, and a future that is trained anew.
+
+    Left there, they would be the newest by number, and what is saved from now on the oldest.
+    """
+    for later in _steps(checkpoints):
+        if later > step:
+            shutil.rmtree(checkpoints / f"global_step_{later}", ignore_errors=True)
+
+
+def _steps(checkpoints: Path) -> list[int]:
+    found = (_FOLDER.fullmatch(path.name) for path in checkpoints.glob("global_step_*"))
+    return sorted(int(match.group(1)) for match in found if match)
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ class RecordingTrainer(PPOTrainerSync):
         self.records.begin_training(step)
         if self._calibration is not None:
             self._calibration.replay(self.records)
+        checkpoints.drop_future(self._checkpoints, step)
         drop_future_best(self._checkpoints, step)
         plan = checkpoints.resume_plan(
             step, self.records.last_step(), trainer.test_freq, self.total_training_steps, trainer.val_before_train
@@ -233,7 +234,8 @@ class RecordingTrainer(PPOTrainerSync):
             self.records.write_samples(benchmark, self.global_steps, rows)
         numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
         scores = [row["score"] for rows in by_benchmark.values() for row in rows]
-        keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
+        if self._saved_step == self.global_steps:
+            keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
         return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
 
 

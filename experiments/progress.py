@@ -43,7 +43,8 @@ def captured_output(log: Path) -> Iterator[TextIO]:
         for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        terminal.close()
+        with contextlib.suppress(OSError):
+            terminal.close()
 
 
 class ProgressLine:
@@ -72,13 +73,15 @@ class ProgressLine:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._show(read_progress(self._run_directory))
-        if self._bar is not None:
-            self._bar.close()
+        with contextlib.suppress(OSError):  # whoever watched has gone; the run's end is still to be recorded
+            self._show(read_progress(self._run_directory))
+            if self._bar is not None:
+                self._bar.close()
 
     def _follow(self) -> None:
-        while not self._stop.wait(POLL_S):
-            self._show(read_progress(self._run_directory))
+        with contextlib.suppress(OSError):
+            while not self._stop.wait(POLL_S):
+                self._show(read_progress(self._run_directory))
 
     def _show(self, progress: Progress) -> None:
         if self._bar is not None:

@@ -143,7 +143,9 @@ def _state(run: RunRecord, job: Job | None) -> tuple[str, str]:
     if job is not None and job.waits:
         return "queued", error
     if run.state in ("failed", "interrupted"):
-        return run.state, error
+        phase = read_progress(run.path).phase
+        refused = phase.startswith(REFUSED) and (job is None or not job.alive)
+        return ("refused", phase.removeprefix(REFUSED)[:_ERROR_CHARACTERS]) if refused else (run.state, error)
     alive = is_alive(run.path, run.manifest)
     if alive is False and (job is None or not job.alive):
         return "gone", f"its process ended without a word{_after(job)}; the same command continues it"

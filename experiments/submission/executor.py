@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +71,22 @@ def enqueue(
             for request, job in zip(requests, jobs, strict=True):
                 queued(request, job.job_id)
             return
-        for request in requests:
-            job = executor_for(profile, folder, request.name).submit(request.work)
-            queued(request, job.job_id)
+        with _deaf_to_ctrl_c() if profile.executor == "local" else contextlib.nullcontext():
+            for request in requests:
+                job = executor_for(profile, folder, request.name).submit(request.work)
+                queued(request, job.job_id)
     except submitit.core.utils.FailedJobError as error:  # what sbatch said, in submitit's wrapping
         raise queue.QueueError(str(error).strip()) from None
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in here ignores SIGINT: a terminal sends it to all, when a person only stops watching."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_array(profile: Profile, requests: Sequence[Request]) -> bool:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ctpo.checkpoints import repair_tracker
 from ctpo.platforms.environment import RUN_ENV
-from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop
+from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop, stop_reason
 from ctpo.records.progress import REFUSED, set_phase
 from experiments import resolvers
 from experiments.launch import STOPPED, USAGE
@@ -38,6 +38,8 @@ from experiments.submission.attempts import MAX_DEATHS, attempts, deaths_without
 BUSY_S = 180
 #: Before the time limit, what asking to be queued again may take.
 REQUEUE_MARGIN_S = 20
+#: A controller that is busy or restarts, when a whole sweep reaches its time limit: how long to ask, and how often.
+REQUEUE_S, REQUEUE_EVERY_S = 600, 5
 POLL_S = 0.5
 
 
@@ -89,12 +91,21 @@ class TrainingJob:
         if self.tasks > 1:
             rendezvous = ray_cluster.Rendezvous.of_job(environment, self.tasks)
             if environment.global_rank > 0:
-                ray_cluster.serve(config, rendezvous)
-                return "served"
+                return self._serve(config, environment, rendezvous)
             with ray_cluster.head(config, rendezvous) as address:
                 config.ray_kwargs.ray_init = {"address": address}
                 return self._supervise(config, environment)
         return self._supervise(config, environment)
+
+    def _serve(self, config: DictConfig, environment: Any, rendezvous: ray_cluster.Rendezvous) -> str:
+        try:
+            ray_cluster.serve(config, rendezvous)
+        except ray_cluster.RayClusterError:
+            time.sleep(POLL_S)  # the signal that ended Ray's node is on its way here as well
+            if self.signals.terminate is not None:
+                self._wait_for_the_end(environment)
+            raise
+        return "served"
 
     def _composed(self) -> DictConfig:
         resolvers.register()
@@ -106,6 +117,7 @@ class TrainingJob:
         return config
 
     def _supervise(self, config: DictConfig, environment: Any) -> str:
+        self.signals.listen()  # again: `ray.init`, which counted the nodes, has put a handler of its own
         run = RunDirectory(self.run)
         self._wait_until_free(run)
         clear_stop(run.path)
@@ -139,10 +151,12 @@ class TrainingJob:
         while (code := process.poll()) is None:
             if self.signals.terminate is not None:
                 process.terminate()
-            if self.signals.user is not None and not asked:
-                asked = True
-                print("asked to save and stop", flush=True)
+            # Again if it is gone: a process that has just started removes what was asked of the one before.
+            if self.signals.user is not None and stop_reason(run.path) is None:
                 request_stop(run.path, "the job was told that its time is up (SIGUSR2)")
+                if not asked:
+                    print("asked to save and stop", flush=True)
+                asked = True
             if self.signals.user is not None and time.monotonic() - self.signals.user > self._patience():
                 print("not saved in time; it continues from its last checkpoint", flush=True)
                 process.kill()
@@ -189,8 +203,18 @@ class TrainingJob:
     def _queue_again(self, environment: Any) -> None:
         set_phase(Path(self.run), "queued again")
         print("asking to be queued again", flush=True)
-        environment._requeue(0)  # submitit's word for it on either executor; ends the job
-        sys.exit(-1)
+        end = time.monotonic() + REQUEUE_S
+        while True:
+            try:
+                environment._requeue(0)  # submitit's word for it on either executor; ends the job
+                sys.exit(-1)
+            except (subprocess.SubprocessError, OSError) as error:
+                print(f"not queued again: {error}; trying on", flush=True)
+            if self.signals.terminate is not None:
+                self._wait_for_the_end(environment)
+            if time.monotonic() > end:
+                raise JobFailed(f"{self.run}: Slurm did not take it back within {REQUEUE_S} s; submit it again")
+            time.sleep(REQUEUE_EVERY_S)
 
     def _wait_for_the_end(self, environment: Any) -> None:
         if environment.cluster == "slurm":

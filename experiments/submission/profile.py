@@ -13,11 +13,12 @@ class ProfileError(ValueError):
     """A field of the profile is unknown or out of range; the message names field, value and fix."""
 
 
-#: Lines of the batch script after the run. A supervisor that was killed outright (137: out of memory, or a person)
-#: could not ask to be queued again; the script does it, unless the job is being ended from outside or keeps dying.
+#: Lines of the batch script after the run. A supervisor that a signal ended (137: out of memory, or a person; 140 and
+#: 143: told to make room before it listened) could not ask to be queued again; the script does it, unless the job is
+#: being ended from outside or keeps dying.
 REQUEUE_AFTER_KILL = (
     "code=$?",
-    'if [ "$code" = 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ] &&'
+    'if [ "$code" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ] &&'
     ' [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then',
     '  scontrol requeue "$SLURM_JOB_ID"',
     "fi",
@@ -58,7 +59,9 @@ class Profile:
         """Keyword arguments of submitit's `update_parameters` for the executor of this profile."""
         common = {"timeout_min": self.timeout_min, "tasks_per_node": self.tasks_per_node, "nodes": self.nodes}
         if self.executor == "local":
-            return {**common, "signal_delay_s": self.signal_delay_s}
+            # submitit hides the GPUs that were not asked for.
+            own = {"gpus_per_node": self.gpus_per_node or 0, "setup": list(self.setup)}
+            return {**common, **own, "signal_delay_s": self.signal_delay_s}
         given = {
             "gpus_per_node": self.gpus_per_node,
             "cpus_per_task": self.cpus_per_task,

@@ -69,7 +69,8 @@ def _live_processes(wanted: set[str]) -> dict[str, str]:
     alive = {}
     for job_id in wanted:
         try:
-            if "submitit.local._local" in psutil.Process(int(job_id)).cmdline():
+            # In a shell's command line, among other words, where the profile has set-up lines.
+            if any("submitit.local._local" in word for word in psutil.Process(int(job_id)).cmdline()):
                 alive[job_id] = "RUNNING"
         except (ValueError, psutil.Error):
             continue

@@ -23,7 +23,11 @@ def watch(root: Path, sweep: str, runs: Sequence[Path], executor: str) -> int:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             jobs = [submission.job_id for run in runs if (submission := read_submission(run))]
-            alive = queue.live_jobs(executor, jobs)
+            try:
+                alive = queue.live_jobs(executor, jobs)
+            except queue.QueueError as error:  # a controller that restarts ends no job
+                live.console.print(f"{error}; asking again")
+                alive = {"unknown": ""}
             live.update(status_table(sweep_status(root, sweep)), refresh=True)
             if not alive:
                 break

@@ -5,9 +5,10 @@ dir=$(realpath -m "${1:-${CTPO_SLURM_DIR:-/var/tmp/ctpo-slurm}}")
 export SLURM_CONF=$dir/etc/slurm.conf
 [ -e "$SLURM_CONF" ] || { echo "slurm-down: no cluster in $dir"; exit 0; }
 
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# running FILE NAME: whether the pid in FILE is that daemon's; after a crash or a restart it may be anybody's.
+running() { [ -s "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ]; }
 
-if running "$dir/slurmctld.pid"; then
+if running "$dir/slurmctld.pid" slurmctld; then
   timeout 10 scancel --state=PENDING --user=root 2>/dev/null || true
   timeout 10 scancel --user=root 2>/dev/null || true
   for _ in {1..100}; do
@@ -15,9 +16,9 @@ if running "$dir/slurmctld.pid"; then
     sleep 0.2
   done
 fi
-for name in slurmd.pid slurmctld.pid slurmdbd.pid munge/munged.pid my.pid; do
-  running "$dir/$name" || continue
-  pid=$(cat "$dir/$name")
+for daemon in slurmd.pid:slurmd slurmctld.pid:slurmctld slurmdbd.pid:slurmdbd munge/munged.pid:munged my.pid:mariadbd; do
+  running "$dir/${daemon%:*}" "${daemon#*:}" || continue
+  pid=$(cat "$dir/${daemon%:*}")
   kill "$pid"
   for _ in {1..100}; do
     kill -0 "$pid" 2>/dev/null || break

@@ -50,16 +50,17 @@ until_ok() { # until_ok SECONDS WHAT COMMAND...
     sleep 0.1
   done
 }
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# running FILE NAME: whether the pid in FILE is that daemon's; after a crash or a restart it may be anybody's.
+running() { [ -s "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ]; }
 
-running "$dir/munge/munged.pid" ||
+running "$dir/munge/munged.pid" munged ||
   munged --force --key-file="$dir/munge/munge.key" --socket="$dir/munge/munge.sock" --num-threads=2 \
     --pid-file="$dir/munge/munged.pid" --seed-file="$dir/munge/munged.seed" --log-file="$dir/munge/munged.log"
 
 socket=$dir/my.sock
 [ -d "$dir/my/mysql" ] || mariadb-install-db --no-defaults --user=root --datadir="$dir/my" --skip-test-db \
   --auth-root-authentication-method=socket >"$dir/my-install.log" 2>&1
-if ! running "$dir/my.pid"; then # not `running || ... &`: that shell would live on and hold a caller's pipe open
+if ! running "$dir/my.pid" mariadbd; then # not `running || ... &`: that shell would live on and hold a caller's pipe open
   setsid mariadbd --no-defaults --user=root --datadir="$dir/my" --socket="$socket" --pid-file="$dir/my.pid" \
     --skip-networking --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --innodb-lock-wait-timeout=900 \
     >"$dir/my.log" 2>&1 </dev/null &
@@ -84,15 +85,15 @@ StoragePass=slurm
 StorageLoc=slurm_acct_db
 END
 chmod 600 "$dir/etc/slurmdbd.conf"
-running "$dir/slurmdbd.pid" || MYSQL_UNIX_PORT="$socket" slurmdbd # its client library takes the socket from there
+running "$dir/slurmdbd.pid" slurmdbd || MYSQL_UNIX_PORT="$socket" slurmdbd # its client library takes the socket from there
 until_ok 60 slurmdbd sacctmgr -n list cluster
 for entity in "cluster ctpo" "account default" "user root account=default"; do
   # shellcheck disable=SC2086
   sacctmgr -i add $entity >/dev/null 2>&1 || true # it is there already
 done
 
-running "$dir/slurmctld.pid" || slurmctld -i
-running "$dir/slurmd.pid" || slurmd
+running "$dir/slurmctld.pid" slurmctld || slurmctld -i
+running "$dir/slurmd.pid" slurmd || slurmd
 until_ok 60 slurmctld scontrol ping
 scontrol update nodename="$host" state=resume 2>/dev/null || true # refused unless it was left down or drained
 until_ok 60 "the node" sh -c 'sinfo -h -o %t | grep -qxE "idle|mix|alloc"'

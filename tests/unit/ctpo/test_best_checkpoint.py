@@ -43,6 +43,16 @@ def test_a_step_without_checkpoint_changes_nothing(tmp_path: Path) -> None:
     assert best_so_far(tmp_path) is None
 
 
+def test_a_torn_note_beside_the_best_is_none(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    keep_if_best(tmp_path, 5, 0.3)
+    (tmp_path / "best" / best_checkpoint.INFO).write_text("")
+    assert best_so_far(tmp_path) is None
+    save(tmp_path, 10)
+    assert keep_if_best(tmp_path, 10, 0.2)
+    assert best_so_far(tmp_path) == (10, 0.2)
+
+
 def test_a_kill_while_copying_leaves_the_previous_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 5)
     keep_if_best(tmp_path, 5, 0.3)

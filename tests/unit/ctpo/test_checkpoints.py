@@ -13,6 +13,7 @@ from ctpo.checkpoints import (
     TRACKER,
     Resume,
     complete_steps,
+    drop_future,
     prepare_save,
     read_draft,
     remove_old,
@@ -134,6 +135,30 @@ def test_only_the_newest_checkpoints_stay_and_the_best(tmp_path: Path) -> None:
     remove_old(tmp_path, newest=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "global_step_60", "global_step_80"]
     assert (tmp_path / "best" / "actor" / "model.pt").read_text() == "weights of 20"
+
+
+def test_torn_saves_beyond_the_step_that_is_resumed_cost_no_whole_checkpoint(tmp_path: Path) -> None:
+    for step in (20, 40):
+        save(tmp_path, step)
+    for torn in (57, 58):  # two attempts whose grace was too short
+        save(tmp_path, torn, whole=False)
+    (tmp_path / TRACKER).write_text("58")
+    assert repair_tracker(tmp_path) == 40
+    save(tmp_path, 56)
+    remove_old(tmp_path, newest=2)
+    assert complete_steps(tmp_path) == [40, 56]
+    drop_future(tmp_path, 40)
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_40"]
+
+
+def test_a_disk_that_does_not_answer_is_no_reason_to_start_anew(tmp_path: Path) -> None:
+    save(tmp_path, 20)
+    (tmp_path / TRACKER).write_text("20")
+    (tmp_path / "global_step_20" / "sealed.json").unlink()
+    (tmp_path / "global_step_20" / "sealed.json").mkdir()  # reading it is an OSError, and not that it is missing
+    with pytest.raises(OSError, match="Is a directory"):
+        repair_tracker(tmp_path)
+    assert (tmp_path / TRACKER).read_text() == "20"
 
 
 def test_saving_over_a_dropped_future_leaves_the_best_alone(tmp_path: Path) -> None:

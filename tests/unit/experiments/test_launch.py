@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,17 @@ def test_output_of_children_goes_to_the_log_and_progress_to_the_terminal(tmp_pat
     assert sorted(log.read_text().splitlines()) == ["from a child", "from python"]
     assert done.stderr == "progress\n"
     assert done.stdout == "afterwards\n"
+
+
+def test_a_terminal_that_has_gone_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:
+    """A pipe whose reader is dead, as `| tee` leaves it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = {"dir": str(tmp_path), "model": "tiny", "method": "ctpo", "seed": 0}
+    config = OmegaConf.create({"run": run, "trainer": {"total_training_steps": 2}})
+    with os.fdopen(writer, "w", buffering=1) as terminal:
+        with ProgressLine(config, terminal):
+            set_phase(tmp_path, "training")
+            time.sleep(1.2)
+        with contextlib.suppress(OSError):
+            terminal.close()

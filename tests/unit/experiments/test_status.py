@@ -116,6 +116,15 @@ def test_restarts_and_the_last_error_are_shown(tmp_path: Path) -> None:
     assert row.error == "RuntimeError: out of memory / first error in the log: boom"
 
 
+def test_a_restart_that_was_refused_shows_why(tmp_path: Path) -> None:
+    run = RunDirectory(directory(tmp_path))
+    run.open_for_training(CONFIG, seeds={"run": 0})
+    run.finish("interrupted", "saved step 4 and stopped")
+    set_phase(run.path, "refused: trainer.n_gpus_per_node=8: this machine has 7 NVIDIA GPUs")
+    row = only(tmp_path)
+    assert (row.state, row.error) == ("refused", "trainer.n_gpus_per_node=8: this machine has 7 NVIDIA GPUs")
+
+
 def test_a_run_of_another_host_is_believed_unless_its_job_has_ended(tmp_path: Path, slurm: Path) -> None:
     run = RunDirectory(directory(tmp_path))
     run.open_for_training(CONFIG, seeds={"run": 0})

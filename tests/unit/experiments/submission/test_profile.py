@@ -99,6 +99,12 @@ def test_the_submitting_host_needs_no_gpus() -> None:
     assert [problem for problem in preflight.check_request(config) if "n_gpus_per_node" in problem] == []
 
 
+def test_local_jobs_see_the_gpus_that_they_ask_for() -> None:
+    asked = profile_of(composed("slurm=local", "model=qwen3_4b", "slurm.setup=[ulimit -n 65536]"))
+    given = asked.submitit_parameters("x")
+    assert (given["gpus_per_node"], given["setup"]) == (8, ["ulimit -n 65536"])
+
+
 def test_setup_lines_can_be_one_text() -> None:
     assert profile_of(composed("slurm=cpu_local", "slurm.setup=module load cuda")).setup == ("module load cuda",)
     lines = profile_of(composed("slurm=cpu_local", "slurm.setup=[module load cuda, ulimit -n 65536]")).setup
