@@ -58,15 +58,13 @@ def complete_steps(checkpoints: Path) -> list[int]:
 def repair_tracker(checkpoints: Path) -> int:
     """The step that a run resumes from (0: from the start), after mending what a kill or a crash left.
 
-    The tracker is believed if it names a whole checkpoint, or one that this project did not write. Else it is torn, or
-    the checkpoint is: then the newest whole one counts.
+    The tracker is believed if it names a whole checkpoint, or one that this project did not write. Else it is torn or
+    gone, or the checkpoint is: then the newest whole one counts.
     """
     tracker = checkpoints / TRACKER
     try:
         named = int(tracker.read_text())
-    except FileNotFoundError:
-        return 0
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         named = None
     if named is not None:
         folder = checkpoints / f"global_step_{named}"
@@ -74,7 +72,7 @@ def repair_tracker(checkpoints: Path) -> int:
             return named
     steps = [step for step in complete_steps(checkpoints) if named is None or step < named]
     if not steps:
-        tracker.unlink()
+        tracker.unlink(missing_ok=True)
         return 0
     write_text(tracker, str(steps[-1]))
     return steps[-1]

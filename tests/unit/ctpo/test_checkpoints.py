@@ -121,6 +121,14 @@ def test_a_checkpoint_of_another_origin_is_believed(tmp_path: Path) -> None:
     assert repair_tracker(tmp_path) == 20
 
 
+def test_a_tracker_that_is_gone_costs_no_checkpoint(tmp_path: Path) -> None:
+    assert repair_tracker(tmp_path) == 0
+    save(tmp_path, 20)
+    save(tmp_path, 40, whole=False)
+    assert repair_tracker(tmp_path) == 20
+    assert (tmp_path / TRACKER).read_text() == "20"
+
+
 def test_a_torn_tracker_without_checkpoints_starts_anew(tmp_path: Path) -> None:
     (tmp_path / TRACKER).write_text("")
     assert repair_tracker(tmp_path) == 0
