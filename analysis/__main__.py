@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sweep.found.runs:
         print(f"error: no run of sweep {options.sweep!r} under {options.runs}; {_known_sweeps(options.runs)}")
         return 1
-    known = sorted({name for run in sweep.found.runs for name in run.benchmarks})
-    if options.select_on is not None and options.select_on not in known:
+    known = sorted({name for run in sweep.found.runs for name in run.benchmarks}) if options.select_on else []
+    if options.select_on and options.select_on not in known:
         there = f"there are {', '.join(known)}" if known else "nor on anything else"
         print(f"error: --select-on {options.select_on}: no run was evaluated on it, {there}")
         return 1

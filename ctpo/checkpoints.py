@@ -107,7 +107,7 @@ def remove_old(checkpoints: Path, newest: int | None) -> None:
         return
     kept = complete_steps(checkpoints)[-newest:]
     for step in _steps(checkpoints):
-        if kept and step < kept[-1] and step not in kept:
+        if step not in kept and step < max(kept, default=0):
             shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)
 
 

@@ -143,9 +143,8 @@ def _state(run: RunRecord, job: Job | None) -> tuple[str, str]:
     if job is not None and job.waits:
         return "queued", error
     if run.state in ("failed", "interrupted"):
-        phase = read_progress(run.path).phase
-        refused = phase.startswith(REFUSED) and (job is None or not job.alive)
-        return ("refused", phase.removeprefix(REFUSED)[:_ERROR_CHARACTERS]) if refused else (run.state, error)
+        refusal = _refusal(run.path) if job is None or not job.alive else ""
+        return ("refused", refusal[:_ERROR_CHARACTERS]) if refusal else (run.state, error)
     alive = is_alive(run.path, run.manifest)
     if alive is False and (job is None or not job.alive):
         return "gone", f"its process ended without a word{_after(job)}; the same command continues it"
@@ -158,9 +157,14 @@ def _after(job: Job | None) -> str:
     return "" if job is None else f" ({job.state}{', ' if job.reason else ''}{job.reason})"
 
 
+def _refusal(run: Path) -> str:
+    """Why the newest start of a run was refused; empty if it was not."""
+    phase = read_progress(run).phase
+    return phase.removeprefix(REFUSED) if phase.startswith(REFUSED) else ""
+
+
 def _of_waiting(waiting: WaitingRun, job: Job | None) -> RunStatus:
-    refusal = read_progress(waiting.path).phase
-    error = refusal.removeprefix(REFUSED) if refusal.startswith(REFUSED) else ""
+    error = _refusal(waiting.path)
     if job is None:
         state = "refused" if error else "submitted"
     elif job.waits:

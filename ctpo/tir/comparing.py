@@ -157,11 +157,11 @@ def _same_single(answer: str, gold: str, same_value: SameValue) -> bool:
     based = _same_in_base(answer, gold)
     if based is not None:
         return based
-    (answer, our_unit), (value, their_unit) = _without_unit(answer), _without_unit(gold)
-    if their_unit and not our_unit and _VARIABLE.search(gold):
-        their_unit = None
+    answer, our_unit = _without_unit(answer)
+    if our_unit or not _VARIABLE.search(gold):
+        gold, their_unit = _without_unit(gold)
     else:
-        gold = value
+        their_unit = None
     if our_unit and their_unit and our_unit != their_unit and {our_unit, their_unit} <= _KNOWN:
         return False
     if our_unit == "percent" or their_unit == "percent":

@@ -32,7 +32,7 @@ class Overlap:
 
 def tokens(text: str) -> tuple[str, ...]:
     """Words, numbers and operators of a problem; case, spacing, punctuation and LaTeX layout do not count."""
-    flat = _LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)).lower()
+    flat = _without_layout(text).lower()
     return tuple(_SYNONYMS.get(token, token) for token in _TOKEN.findall(flat))
 
 
@@ -41,9 +41,13 @@ def wording(text: str) -> str:
 
     Everything else counts: (0, 1) and [0, 1], x and |x|, x and X, f(2) and f'(2) are different problems.
     """
-    flat = _COMMAND.sub(lambda m: _SYNONYMS.get(m[0], m[0]), _LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)))
+    flat = _COMMAND.sub(lambda m: _SYNONYMS.get(m[0], m[0]), _without_layout(text))
     flat = _CAPITALISED.sub(lambda m: m[0].lower(), flat)
     return re.sub(r"\s+", "", flat).rstrip(".")
+
+
+def _without_layout(text: str) -> str:
+    return _LAYOUT.sub(" ", unicodedata.normalize("NFKC", text))
 
 
 def find_overlaps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ctpo.tir.prompts import END_OF_TURN
 from experiments import preflight
 from experiments.evaluation.problems import Benchmark, parse_shard
+from experiments.values import is_number, is_whole
 
 
 def check_settings(config: DictConfig) -> list[str]:
@@ -33,17 +33,17 @@ def check_machine(config: DictConfig) -> list[str]:
 
 def _settings(node: DictConfig) -> Iterator[str]:
     for name in ("k", "max_turns", "max_response_length", "concurrency"):
-        if not _whole(node[name], 1):
+        if not is_whole(node[name], 1):
             yield f"evaluation.{name}={node[name]}: must be a whole number of at least 1"
-    if node.problems is not None and not _whole(node.problems, 1):
+    if node.problems is not None and not is_whole(node.problems, 1):
         yield f"evaluation.problems={node.problems}: must be null or a whole number of at least 1"
-    if not _whole(node.seed, 0):
+    if not is_whole(node.seed, 0):
         yield f"evaluation.seed={node.seed}: must be a whole number of at least 0"
-    if not _number(node.temperature) or node.temperature < 0:
+    if not is_number(node.temperature) or node.temperature < 0:
         yield f"evaluation.temperature={node.temperature}: must be a number of at least 0"
     elif node.temperature == 0 and node.k != 1:
         yield f"evaluation.k={node.k}: at evaluation.temperature=0 all samples are the same; give evaluation.k=1"
-    if not _number(node.top_p) or not 0 < node.top_p <= 1:
+    if not is_number(node.top_p) or not 0 < node.top_p <= 1:
         yield f"evaluation.top_p={node.top_p}: must be above 0 and at most 1"
     try:
         parse_shard(node.shard)
@@ -51,14 +51,6 @@ def _settings(node: DictConfig) -> Iterator[str]:
         yield str(error)
     if node.benchmarks is not None and (not OmegaConf.is_list(node.benchmarks) or not node.benchmarks):
         yield f"evaluation.benchmarks={node.benchmarks}: must be null or a list, for example [aime25,hmmt25]"
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> list[str]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.planner.shapes import PlanError
+from experiments.values import is_number
 
 GIB = 1024**3
 
 #: Bytes that torch finds on a GPU, by the size on its label (total memory minus what the driver keeps): 80 GB H100 or
 #: A100, 141 GB H200.
 GPU_BYTES = {80: int(79.1 * GIB), 141: int(139.8 * GIB)}
-
-
+#: Assumptions that something is divided by.
 _DIVISORS = ("mfu", "peak_tflops", "bandwidth_tb_s", "decode_efficiency")
 
 
@@ -59,7 +59,7 @@ class Assumptions:
         for name, value in values.items():
             if name not in known:
                 raise PlanError(f"assume.{name}={value}: no such assumption; there are {', '.join(known)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            if not is_number(value) or value < 0:
                 raise PlanError(f"assume.{name}={value}: give a number of at least 0")
             if value == 0 and name in _DIVISORS:
                 raise PlanError(f"assume.{name}=0: give a number above 0")

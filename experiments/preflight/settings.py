@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.planner.settings import GPU_BYTES
+from experiments.values import is_number, is_whole
 
 
 def value_problems(config: DictConfig) -> Iterator[str]:
@@ -19,23 +20,22 @@ def value_problems(config: DictConfig) -> Iterator[str]:
     )  # fmt: skip
     for field in positive:
         value = OmegaConf.select(config, field)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value, 1):
             yield f"{field}={value}: must be a whole number of at least 1"
-    seed = config.run.seed
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        yield f"run.seed={seed}: must be a whole number of at least 0"
+    if not is_whole(config.run.seed, 0):
+        yield f"run.seed={config.run.seed}: must be a whole number of at least 0"
     for field in ("trainer.save_freq", "trainer.test_freq"):
         value = OmegaConf.select(config, field)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if not is_whole(value):
             yield f"{field}={value}: must be a whole number of steps; -1 for never"
     kept = config.trainer.max_actor_ckpt_to_keep
-    if kept is not None and (isinstance(kept, bool) or not isinstance(kept, int) or kept < 1):
+    if kept is not None and not is_whole(kept, 1):
         yield f"trainer.max_actor_ckpt_to_keep={kept}: must be null (all of them) or a whole number of at least 1"
     share = config.trainer.v1.max_failed_share
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+    if not is_number(share) or not 0 <= share <= 1:
         yield f"trainer.v1.max_failed_share={share}: must be a number from 0 to 1"
     lr = config.actor_rollout_ref.actor.optim.lr
-    if not isinstance(lr, int | float) or lr < 0:
+    if not is_number(lr) or lr < 0:
         yield f"actor_rollout_ref.actor.optim.lr={lr}: must be a number of at least 0"
     size = OmegaConf.select(config, "hardware.gpu_memory_gb")
     if size is not None and size not in GPU_BYTES:

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 import psutil
 
 _TIMEOUT_S = 60
-
-
 #: What Slurm's commands say where there is no controller to ask.
 _NOBODY = ("Could not establish a configuration source", "Unable to contact slurm controller")
 

@@ -24,12 +24,12 @@ def watch(root: Path, sweep: str, runs: Sequence[Path], executor: str) -> int:
         while True:
             jobs = [submission.job_id for run in runs if (submission := read_submission(run))]
             try:
-                alive = queue.live_jobs(executor, jobs)
-            except queue.QueueError as error:  # a controller that restarts ends no job
+                over = not queue.live_jobs(executor, jobs)
+            except queue.QueueError as error:
                 live.console.print(f"{error}; asking again")
-                alive = {"unknown": ""}
+                over = False  # a controller that restarts ends no job
             live.update(status_table(sweep_status(root, sweep)), refresh=True)
-            if not alive:
+            if over:
                 break
             time.sleep(POLL_S)
     console.print()

@@ -7,7 +7,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -128,9 +127,14 @@ def test_a_terminal_that_has_gone_does_not_keep_a_run_from_ending(tmp_path: Path
     os.close(reader)
     run = {"dir": str(tmp_path), "model": "tiny", "method": "ctpo", "seed": 0}
     config = OmegaConf.create({"run": run, "trainer": {"total_training_steps": 2}})
-    with os.fdopen(writer, "w", buffering=1) as terminal:
-        with ProgressLine(config, terminal):
+    records = RunDirectory(tmp_path)
+    records.open_for_training({"run": run}, seeds={"run": 0})
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w", buffering=1) as terminal:
+        with ProgressLine(config, terminal) as line:
             set_phase(tmp_path, "training")
-            time.sleep(1.2)
-        with contextlib.suppress(OSError):
-            terminal.close()
+            line._thread.join(30)
+        records.finish("finished")
+        with pytest.raises(BrokenPipeError):
+            print("the terminal has gone indeed", file=terminal)
+    assert not line._thread.is_alive()
+    assert records.state == "finished"
