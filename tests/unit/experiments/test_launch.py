@@ -133,6 +133,7 @@ def test_a_terminal_that_has_gone_does_not_keep_a_run_from_ending(tmp_path: Path
         with ProgressLine(config, terminal) as line:
             set_phase(tmp_path, "training")
             line._thread.join(30)
+            set_phase(tmp_path, "saving a checkpoint")  # something new to show at the end
         records.finish("finished")
         with pytest.raises(BrokenPipeError):
             print("the terminal has gone indeed", file=terminal)
