@@ -22,7 +22,7 @@ setup: $(STAMP)  ## Install everything into .venv (and, as root, the Debian pack
 ifneq ($(LOCK),$(MADE_FROM))
 .PHONY: $(STAMP)
 endif
-$(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirements/setup.sh
+$(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirements/setup.sh requirements/check_vllm.py
 	$(if $(filter-out $(LOCK),$(MADE_FROM)),rm -rf $(VENV))
 	PYTHON=$(PYTHON) bash requirements/setup.sh $(VENV) $(LOCK)
 	echo $(LOCK) >$@
