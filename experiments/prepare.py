@@ -188,10 +188,8 @@ def _plain(node: DictConfig | None) -> dict[str, Any]:
 
 
 def _system_prompt(config: DictConfig) -> str:
-    """The prompt that `dataset_spec.system_prompt` names, in the wording for the sandbox's sessions."""
+    """The prompt that `dataset_spec.system_prompt` names."""
     name = _plain(OmegaConf.select(config, "dataset_spec")).get("system_prompt", "math")
-    if name == "math" and OmegaConf.select(config, "tir.sandbox.session") == "persistent":
-        name = "math_persistent"
     if name not in SYSTEM_PROMPTS:
         raise PrepareError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
     return SYSTEM_PROMPTS[name]

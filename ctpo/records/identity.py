@@ -23,7 +23,6 @@ MAY_DIFFER = (
     "slurm",
     "sweeps",
     "tir.sandbox.concurrency",
-    "tir.sandbox.sessions",
     "trainer.default_hdfs_dir",
     "trainer.default_local_dir",
     "trainer.del_local_ckpt_after_load",

@@ -18,7 +18,7 @@ Without cgroups (an ordinary user on most hosts) the memory of several processes
 times a second, and kernel memory (such as pipes) only by the time limits.
 """
 
-from ctpo.sandbox.client import SandboxClient, Session, require_isolation
+from ctpo.sandbox.client import SandboxClient, require_isolation
 from ctpo.sandbox.hosting import SandboxServer, node_server
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable
@@ -30,7 +30,6 @@ __all__ = [
     "SandboxClient",
     "SandboxServer",
     "SandboxUnavailable",
-    "Session",
     "node_server",
     "require_isolation",
 ]

@@ -1,4 +1,4 @@
-"""One isolated process as its worker sees it: the ends of its pipes, what it wrote, how its programs end."""
+"""One isolated process as its worker sees it: the ends of its pipes, what it wrote, how its program ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from ctpo.sandbox.protocol import UNAVAILABLE, Request, pack_result
 _CHUNK = 65536
 _SIGNALS = range(1, 65)
 _ORDER_S = 10.0
-_LOOK_AT_CPU_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Started(NamedTuple):
 
 @dataclass
 class Call:
-    """A running isolated process. One program at a time runs in it; a session's runs several in turn."""
+    """An isolated process that waits for its program or runs it."""
 
     origin: Started
     channel: socket.socket
@@ -55,7 +54,6 @@ class Call:
     cpu_s: float = 0.0
     kills_seen: int = 0
     started: bool = False
-    answered: int | None = None  # what a session says of its last program
     stopped_for: str = ""
     begun: float = field(default_factory=time.monotonic)
     written: dict[int, bytearray] = field(default_factory=dict)
@@ -67,7 +65,7 @@ class Call:
     def begin(self, request: Request, order: bytes) -> None:
         """Hand a program over. Raises OSError if the process does not take it."""
         self.written = {self.stdout: bytearray(), self.stderr: bytearray()}
-        self.answered, self.stopped_for, self.begun = None, "", time.monotonic()
+        self.begun = time.monotonic()
         self.kills_seen = self.group.out_of_memory_kills() if self.group else 0
         if self.group:
             self.group.set_limits(request.limits)
@@ -84,11 +82,10 @@ class Call:
         for fd in open_fds:
             poll.register(fd, select.POLLIN)
         end = self.begun + limits.wall_s
-        cpu_end = self._cpu_clock() + limits.cpu_s if request.session else math.inf
-        step = min(math.inf if self.group else watch.interval_s, _LOOK_AT_CPU_S if request.session else math.inf)
-        while self.status is None and self.answered is None and not self.stopped_for:
+        step = math.inf if self.group else watch.interval_s
+        while self.status is None and not self.stopped_for:
             left = end - time.monotonic()
-            if left <= 0 or (request.session and self._cpu_clock() > cpu_end):
+            if left <= 0:
                 self.stopped_for = "timeout"
                 break
             for fd, _ in poll.poll(1000 * min(left, step) + 1):
@@ -116,34 +113,28 @@ class Call:
         return part
 
     def _listen(self) -> bool:
-        """Read the channel; False at its end. Whatever a session sends is about itself alone."""
+        """Read the channel, which says when the isolation is up; False at its end."""
         try:
-            said = self.channel.recv(1 if not self.started else 4)
+            said = self.channel.recv(1)
         except OSError:
             return False
-        if not self.started:
-            self.started = said == b"R"
-        elif len(said) == 4:
-            self.answered = int.from_bytes(said, "little") & 255
+        self.started = self.started or said == b"R"
         return bool(said)
 
     def answer(self, request: Request) -> bytes:
         """What is packed for the caller, once the program has ended."""
         duration = time.monotonic() - self.begun
         for fd in self.written:
-            # At most what the pipe holds: a session's other threads may go on writing.
-            for _ in range(32):
-                if not self._collect(fd, 1 << 62):
-                    break
-        while not self.started and self._listen():
-            pass
+            while self._collect(fd, 1 << 62):
+                pass
+        self._listen()
         written = (bytes(self.written[fd]) for fd in (self.stdout, self.stderr))
         return pack_result(self._reason(request), duration, *written)
 
     def _reason(self, request: Request) -> str:
         """Why the program ended; `UNAVAILABLE` when the isolation was never up."""
         killed = self.group is not None and self.group.out_of_memory_kills() != self.kills_seen
-        status = self.answered if self.answered is not None else self.status or 0
+        status = self.status or 0
         died_of = -status if status < 0 else status - 128 if status - 128 in _SIGNALS else 0
         if not self.started and not self.stopped_for and not killed:
             return UNAVAILABLE
@@ -158,12 +149,6 @@ class Call:
         if died_of:
             return "killed"
         return "error" if status else "ok"
-
-    def _cpu_clock(self) -> float:
-        """CPU seconds of the process so far (clock_getcpuclockid(3) as Linux has it)."""
-        with contextlib.suppress(OSError):
-            return time.clock_gettime(~self.pid << 3 | 2)
-        return 0.0
 
     def close(self) -> None:
         self.channel.close()

@@ -19,6 +19,7 @@ from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, ad
 _GRACE_S = 20.0
 _ATTEMPTS, _WAITS = 2, 10
 _PAUSE_S = 0.2
+_Answer = tuple[str, float, bytes, bytes]  # reason, seconds, stdout, stderr
 _UNTAKEN = ("untaken", 0.0, b"", b"")
 
 
@@ -37,12 +38,11 @@ class SandboxClient:
         *,
         address: str | None = None,
         server: SandboxServer | None = None,
-        sessions: int = 0,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"sandbox.concurrency={concurrency}: must be at least 1")
         self.limits = limits
-        self._concurrency, self._sessions = concurrency, sessions
+        self._concurrency = concurrency
         self._address = server.address if server else address or os.environ.get(ADDRESS_ENV)
         self._slots = asyncio.Semaphore(concurrency)
         self._starting = asyncio.Lock()
@@ -55,12 +55,15 @@ class SandboxClient:
         `limits`: instead of the client's; `echo`: show the value of a last bare expression as a notebook does.
         Raises SandboxUnavailable when the isolation itself cannot be had, RuntimeError after `close`.
         """
-        async with self.session(persistent=False) as session:
-            return await session.run(code, limits=limits, echo=echo)
-
-    def session(self, persistent: bool = True) -> Session:
-        """Calls of one trajectory, to be used as `async with`; `persistent`: they share one process."""
-        return Session(self, persistent)
+        limits = limits or self.limits
+        text = code.encode("utf-8", "replace")
+        if len(text) > protocol.MAX_CODE_BYTES:
+            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
+        reason, duration, out, err = await self._answer(Request(text, limits, echo))
+        if reason == protocol.UNAVAILABLE:
+            raise SandboxUnavailable(advice(err.decode("utf-8", "replace").strip()))
+        kept = limits.output_bytes
+        return ExecutionResult(cut_middle(out, kept), cut_middle(err, kept), cast(Reason, reason), duration)
 
     async def start(self) -> str:
         """Prepare the isolation now rather than at the first call; one line that says what isolates.
@@ -76,6 +79,43 @@ class SandboxClient:
         server, self._own = self._own, None
         if server:
             await asyncio.to_thread(server.close)
+
+    async def _answer(self, request: Request) -> _Answer:
+        """The answer of a worker. One that was killed from outside loses its call, and a fork can fail on a host
+        that is short of something for a moment: both get a second chance, a third would be no accident. Standing in
+        line at a server that dies costs nothing: it is listened to for a moment longer than it lives.
+        """
+        failures = waits = 0
+        while True:
+            async with self._slots:
+                answer = await self._attempt(request)
+            if answer is None:
+                failures += 1
+                if failures == _ATTEMPTS:
+                    lost = f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes"
+                    raise SandboxUnavailable(lost)
+                continue
+            if answer is _UNTAKEN:
+                waits += 1
+                if waits == _WAITS:
+                    raise SandboxUnavailable(
+                        f"sandbox: {_WAITS} times no worker took a call: they do not start, or die"
+                    )
+            elif answer[0] == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
+                failures += 1
+            else:
+                return answer
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _attempt(self, request: Request) -> _Answer | None:
+        connection = await self._connect()
+        try:
+            return await _exchange(connection, request)
+        finally:
+            # Reaches the worker even if a forked child of this process holds a copy of the descriptor.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     async def _connect(self) -> socket.socket:
         """A connection to a server that lives. Raises SandboxUnavailable."""
@@ -97,7 +137,7 @@ class SandboxClient:
             raise RuntimeError("sandbox: the client is closed")
         if self._own:
             await asyncio.to_thread(self._own.close)
-        self._own = server = SandboxServer(self._concurrency, self._sessions)
+        self._own = server = SandboxServer(self._concurrency)
         try:
             await asyncio.to_thread(server.ready)
         except BaseException:
@@ -105,88 +145,6 @@ class SandboxClient:
             await asyncio.to_thread(server.close)
             raise
         self._address = server.address
-
-
-class Session:
-    """The calls of one trajectory, one at a time. Leaving it ends its process.
-
-    A persistent session keeps its variables from one `run` to the next, unless a program ran into a limit or
-    died: then its process is gone, and the next `run` starts with nothing.
-    """
-
-    def __init__(self, client: SandboxClient, persistent: bool) -> None:
-        self._client, self._persistent = client, persistent
-        self._connection: socket.socket | None = None
-
-    async def __aenter__(self) -> Session:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._drop()
-
-    async def run(self, code: str, *, limits: Limits | None = None, echo: bool = True) -> ExecutionResult:
-        """As `SandboxClient.run`."""
-        limits = limits or self._client.limits
-        text = code.encode("utf-8", "replace")
-        if len(text) > protocol.MAX_CODE_BYTES:
-            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
-        request = Request(text, limits, echo, self._persistent)
-        reason, duration, out, err = await self._answer(request)
-        if reason == protocol.UNAVAILABLE:
-            raise SandboxUnavailable(advice(err.decode("utf-8", "replace").strip()))
-        kept = limits.output_bytes
-        return ExecutionResult(cut_middle(out, kept), cut_middle(err, kept), cast(Reason, reason), duration)
-
-    async def _answer(self, request: Request) -> tuple[str, float, bytes, bytes]:
-        """The answer of a worker. One that was killed from outside loses its call, and a fork can fail on a host
-        that is short of something for a moment: both get a second chance, a third would be no accident. Standing in
-        line at a server that dies costs nothing: it is listened to for a moment longer than it lives.
-        """
-        failures = waits = 0
-        while True:
-            fresh = self._connection is None
-            # Not held while a session is awaited: those that must end first need it.
-            async with self._client._slots:
-                answer = await self._attempt(request)
-            if answer is None:
-                failures += 1
-                if failures == _ATTEMPTS:
-                    lost = f"sandbox: a call was lost {_ATTEMPTS} times: something kills the sandbox's processes"
-                    raise SandboxUnavailable(lost)
-            elif answer is _UNTAKEN:
-                # A session whose process died while it was idle has lost no call.
-                waits += fresh
-                if waits == _WAITS:
-                    raise SandboxUnavailable(
-                        f"sandbox: {_WAITS} times no worker took a call: they do not start, or die"
-                    )
-                await asyncio.sleep(_PAUSE_S if fresh else 0.0)
-            elif answer[0] == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
-                failures += 1
-                await asyncio.sleep(_PAUSE_S)
-            elif answer[0] == protocol.BUSY:
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return answer
-
-    async def _attempt(self, request: Request) -> tuple[str, float, bytes, bytes] | None:
-        if self._connection is None:
-            self._connection = await self._client._connect()
-        answer = None
-        try:
-            answer = await _exchange(self._connection, request)
-        finally:
-            if not request.session or answer is None or answer[0] not in ("ok", "error", "memory"):
-                self._drop()
-        return answer
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection:
-            # Reaches the worker even if a forked child of this process holds a copy of the descriptor.
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
 
 
 async def _connected(address: str) -> socket.socket:
@@ -204,7 +162,7 @@ async def _connected(address: str) -> socket.socket:
         raise
 
 
-async def _exchange(connection: socket.socket, request: Request) -> tuple[str, float, bytes, bytes] | None:
+async def _exchange(connection: socket.socket, request: Request) -> _Answer | None:
     """Send a program and wait for its answer, in line as long as it takes; None when the worker is lost with it."""
     loop = asyncio.get_running_loop()
     try:
@@ -219,7 +177,7 @@ async def _exchange(connection: socket.socket, request: Request) -> tuple[str, f
         return None
 
 
-async def _read_answer(connection: socket.socket) -> tuple[str, float, bytes, bytes] | None:
+async def _read_answer(connection: socket.socket) -> _Answer | None:
     loop, got = asyncio.get_running_loop(), bytearray()
     while (answer := protocol.unpack_result(bytes(got))) is None:
         part = await loop.sock_recv(connection, 1 << 18)

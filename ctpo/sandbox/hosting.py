@@ -26,7 +26,6 @@ _BACKLOG = 4096
 class SandboxServer:
     """A pool of `concurrency` workers that runs calls of this user's processes on this node.
 
-    sessions: persistent sessions that each worker keeps at most, beside the call that it runs.
     warm: False starts an interpreter per call through bubblewrap, as hosts do that allow no more.
     modules: what warm parents import, separated by blanks.
 
@@ -35,7 +34,7 @@ class SandboxServer:
     Raises SandboxUnavailable when packages or, for cold calls, bubblewrap are missing.
     """
 
-    def __init__(self, concurrency: int, sessions: int = 0, warm: bool = True, modules: str = MODULES) -> None:
+    def __init__(self, concurrency: int, warm: bool = True, modules: str = MODULES) -> None:
         try:
             bubblewrap, self._no_bubblewrap = find_bubblewrap(), ""
         except SandboxUnavailable as error:
@@ -46,7 +45,6 @@ class SandboxServer:
             "packages": find_packages(),
             "bubblewrap": bubblewrap,  # found here because the server has no PATH
             "concurrency": concurrency,
-            "sessions": sessions,
             "warm": warm,
             "modules": modules,
         }
@@ -115,9 +113,9 @@ class SandboxServer:
 
 
 @contextlib.contextmanager
-def node_server(concurrency: int, sessions: int = 0) -> Iterator[SandboxServer]:
+def node_server(concurrency: int) -> Iterator[SandboxServer]:
     """A server for this process and all that it starts: they find it by `ADDRESS_ENV`."""
-    server = SandboxServer(concurrency, sessions)
+    server = SandboxServer(concurrency)
     before = os.environ.get(ADDRESS_ENV)
     try:
         server.ready()

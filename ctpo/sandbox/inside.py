@@ -5,10 +5,8 @@ anything that is not already in a bare interpreter, because every millisecond he
 here protects anything, save that the limits are set before the first line of the caller's code.
 
 The channel is one end of a socket pair: in comes a request (see `protocol.pack_order`); out goes one byte
-when isolation and interpreter are up. A fresh call closes it before the caller's code begins, which can so
-forge nothing, and tells its end by its exit status: 0, the code's own, 1 for an exception, or
-`OUT_OF_MEMORY`. A session keeps it and answers each program with such a status (4 bytes); its code could
-forge that, about itself.
+when isolation and interpreter are up. The channel is closed before the caller's code begins, which can so
+forge nothing; the end is told by the exit status: 0, the code's own, 1 for an exception, or `OUT_OF_MEMORY`.
 """
 
 import builtins
@@ -29,7 +27,7 @@ class Order:
         head, _, self.code = raw.partition(b"\n")
         numbers = [int(number) for number in head.split()]
         self.cpu_s, self.data_mb, self.address_mb, self.processes, self.file_mb, self.inodes = numbers[:6]
-        self.echo, self.session = map(bool, numbers[6:])
+        self.echo = bool(numbers[6])
 
 
 def read_order() -> Order | None:
@@ -145,24 +143,15 @@ def _guarded(step: object, status: int) -> int:
 
 
 def run(order: Order) -> None:
-    """Run the code, a session's next ones too, and end the process."""
+    """Run the code and end the process."""
     main = type(sys)("__main__")
     sys.modules["__main__"] = main
     sys.argv = [""]
     for name in ("exit", "quit"):
         setattr(builtins, name, sys.exit)
-    session, following = order.session, None
     posix.write(CHANNEL, b"R")
-    if not session:
-        posix.close(CHANNEL)
+    posix.close(CHANNEL)
     status = _run(order.code.decode("utf-8", "replace"), order.echo, main.__dict__)
-    while session:
-        status = _guarded(_flush, status)
-        posix.write(CHANNEL, status.to_bytes(4, "little"))
-        following = read_order()
-        if following is None:
-            break
-        status = _run(following.code.decode("utf-8", "replace"), following.echo, main.__dict__)
     posix._exit(_guarded(_finish, status))
 
 

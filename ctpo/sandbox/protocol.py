@@ -1,10 +1,9 @@
 """What a caller, a worker and the isolated process say to each other. Integers are little-endian.
 
-Caller to worker, over the server's Unix socket, one connection per call or per session: length (8 bytes), a
-JSON object with the limits and switches on one line, the code. The worker answers one byte when it takes the
+Caller to worker, over the server's Unix socket, one connection per call: length (8 bytes), a
+JSON object with the limits and the switch `echo` on one line, the code. The worker answers one byte when it takes the
 call on, so that a caller can tell waiting in line from running; then reason (16 bytes, zero-padded),
-duration in seconds (float64), length of stdout, length of stderr (8 bytes each), stdout, stderr. After a
-fresh call it closes; on a session's connection the next request may follow.
+duration in seconds (float64), length of stdout, length of stderr (8 bytes each), stdout, stderr.
 
 Worker to isolated process (an *order*): length (8 bytes), a line of integers, the code; see `inside`.
 """
@@ -20,11 +19,9 @@ from dataclasses import asdict, dataclass
 from ctpo.sandbox.limits import Limits
 
 UNAVAILABLE = "unavailable"  # the isolation could not be set up; stderr says why
-BUSY = "busy"  # no room for another session now
 TAKEN = b"T"
 MAX_CODE_BYTES = 1 << 20
 _MAX_HEAD_BYTES = 4096
-_FOR_EVER_S = 1 << 30
 
 _LENGTH = struct.Struct("<Q")
 ANSWER = struct.Struct("<16sdQQ")
@@ -32,15 +29,14 @@ ANSWER = struct.Struct("<16sdQQ")
 
 @dataclass(frozen=True)
 class Request:
-    """One program to run. `echo`: show the value of a last bare expression; `session`: keep the process."""
+    """One program to run. `echo`: show the value of a last bare expression."""
 
     code: bytes
     limits: Limits
     echo: bool = True
-    session: bool = False
 
     def pack(self) -> bytes:
-        head = json.dumps({"limits": asdict(self.limits), "echo": self.echo, "session": self.session})
+        head = json.dumps({"limits": asdict(self.limits), "echo": self.echo})
         body = head.encode() + b"\n" + self.code
         return _LENGTH.pack(len(body)) + body
 
@@ -49,21 +45,19 @@ class Request:
         """Raises ValueError, TypeError or KeyError for nonsense."""
         head, _, code = body.partition(b"\n")
         said = json.loads(head)
-        return cls(code, Limits(**said["limits"]), bool(said["echo"]), bool(said["session"]))
+        return cls(code, Limits(**said["limits"]), bool(said["echo"]))
 
     def order(self, inherited_data_mb: int, inherited_address_mb: int) -> bytes:
         """For the isolated process, which may hold that much before its limits begin to count."""
         limits = self.limits
         numbers = (
-            # A session's process adds up the time of all its programs: the worker watches each of them.
-            _FOR_EVER_S if self.session else math.ceil(limits.cpu_s),
+            math.ceil(limits.cpu_s),
             inherited_data_mb + limits.memory_mb,
             inherited_address_mb + 2 * limits.memory_mb + 256,
             limits.processes,
             limits.file_mb,
             limits.files,
             self.echo,
-            self.session,
         )
         body = " ".join(str(int(number)) for number in numbers).encode() + b"\n" + self.code
         return _LENGTH.pack(len(body)) + body

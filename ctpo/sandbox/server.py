@@ -46,8 +46,7 @@ class _Prepared:
     """What every worker is made from, and one line that says what isolates."""
 
     starter: Callable[[Cgroup | None], Starter]
-    groups: list[list[Cgroup]]
-    sessions: int
+    groups: list[Cgroup | None]  # one per worker
     summary: str
 
 
@@ -68,33 +67,30 @@ def main(argv: list[str]) -> int:
     try:
         _keep_workers(prepared, control, listener, owner)
     finally:
-        for group in (group for slot in prepared.groups for group in slot):
+        for group in filter(None, prepared.groups):
             group.remove()
     return 0
 
 
 def _prepare(config: dict[str, Any]) -> _Prepared:
-    workers, sessions, limits = config["concurrency"], config["sessions"], Limits()
+    workers, limits = config["concurrency"], Limits()
     bpf = seccomp.filter_program()
     layout = build_layout(config["packages"])
     # Before the private mount namespace, so that the host's view of the hierarchy counts.
     home = cgroups.find_home()
-    groups: list[list[Cgroup]] = [[] for _ in range(workers)]
+    groups: list[Cgroup | None] = [None] * workers
     if home:
         cgroups.sweep(home)
-        groups = [
-            [cgroups.make(home, f"{slot}.{place}", limits) for place in range(1 + sessions)] for slot in range(workers)
-        ]
+        groups = [cgroups.make(home, f"{slot}", limits) for slot in range(workers)]
     tree = _staged(layout) if os.geteuid() == 0 else layout
     obstacle = "" if config["warm"] else "as asked"
     if not obstacle:
         obstacle = _obstacle(tree, bpf)
-    if obstacle and not (config["bubblewrap"] and not sessions):
+    if obstacle and not config["bubblewrap"]:
         raise SandboxUnavailable(obstacle)
 
-    for slot in groups:
-        for group in slot if obstacle else slot[1:]:  # a warm parent is to outlive a call in its group
-            group.die_as_one()
+    for group in filter(None, groups if obstacle else ()):  # a warm parent is to outlive a call in its group
+        group.die_as_one()
 
     def starter(group: Cgroup | None) -> Starter:
         if not obstacle:
@@ -108,7 +104,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     namespaces = "new user, pid, mount, ipc, uts namespaces; an empty network and no sockets"
     summary = f"{how} as {who}; {namespaces}; {len(seccomp.DENIED)} system calls denied; {memory}"
-    return _Prepared(starter, groups, sessions, summary)
+    return _Prepared(starter, groups, summary)
 
 
 def _staged(layout: Layout) -> str:
@@ -223,9 +219,9 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int, serving: mma
         _give_up_root()
         system.adopt_orphans()
         system.die_with(server)
-        groups = prepared.groups[slot]
-        starter = prepared.starter(groups[0] if groups else None)
-        worker = Worker(starter, groups, user, prepared.sessions)
+        group = prepared.groups[slot]
+        starter = prepared.starter(group)
+        worker = Worker(starter, group, user)
         starter.ready()
         # A call makes hardly any cycles, and each collection would go through all that was imported.
         gc.freeze()

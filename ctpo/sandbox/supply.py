@@ -3,8 +3,8 @@
 A warm parent forks a process for the next call while the caller of the last one reads its answer. Such a spare has
 run no line of anybody's code: it waits for its order in namespaces of its own.
 
-A worker runs one program at a time, so fresh calls share its first cgroup, in which their warm parents live: a child
-is born there, and moving it would cost more than all the rest. A session outlasts its program and gets its own.
+A worker runs one program at a time, so its calls share one cgroup with their warm parents: moving a process can take
+10 ms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
 from typing import Protocol
 
 from ctpo.sandbox.calls import Call, Ends, Started
@@ -34,7 +33,7 @@ class Starter(Protocol):
         """Which processes fit the request; empty where each is made for its own request."""
 
     def start(self, ends: Ends, request: Request) -> Started:
-        """Start an isolated process, in the worker's first cgroup if it has one, that reads its order
+        """Start an isolated process, in the worker's cgroup if it has one, that reads its order
         from `ends.channel`. Raises OSError."""
 
     def ready(self) -> None:
@@ -45,13 +44,12 @@ class Starter(Protocol):
 
 
 class Supply:
-    """Processes of one worker. `groups`: one for all fresh calls, then one per session; or none at all."""
+    """Processes of one worker. `group`: of all its calls, where the host permits one."""
 
-    def __init__(self, starter: Starter, groups: Sequence[Cgroup]) -> None:
-        self._starter = starter
-        for group in groups:
+    def __init__(self, starter: Starter, group: Cgroup | None) -> None:
+        self._starter, self._group = starter, group
+        if group:
             group.forget_limits()  # a worker before this one may have set others
-        self._common, self._free = groups[0] if groups else None, list(groups[1:])
         self._spares: dict[str, Call] = {}
 
     @property
@@ -63,12 +61,9 @@ class Supply:
         """A process for `request`, which is still to be handed over. Raises OSError."""
         call = self._spares.pop(self._starter.kind(request), None)
         if call and call.status is not None:
-            self.give_back(call)
+            call.close()
             call = None
-        call = call or self._new(request)
-        if request.session and self._common:
-            self._move(call, self._common)
-        return call
+        return call or self._new(request)
 
     def prepare(self, request: Request) -> None:
         """Start a process ahead for another request of this kind, if that can be."""
@@ -76,23 +71,6 @@ class Supply:
         if kind and kind not in self._spares:
             with contextlib.suppress(OSError):  # the next call will meet it, and say so
                 self._spares[kind] = self._new(request)
-
-    def give_back(self, call: Call) -> None:
-        """What a call whose processes are all gone has held."""
-        call.close()
-        if call.group and self._common and call.group is not self._common:
-            self._free.append(call.group)
-            self._common.settle()
-
-    def _move(self, call: Call, common: Cgroup) -> None:
-        """Give a session its own group. What it has touched so far stays on the common one's account."""
-        call.group = self._free.pop()
-        try:
-            call.group.admit(call.pid)
-        except OSError:
-            self.give_back(call)
-            raise
-        common.settle()
 
     def _new(self, request: Request) -> Call:
         try:
@@ -105,11 +83,11 @@ class Supply:
         (out, their_out), (err, their_err) = os.pipe(), os.pipe()
         for fd in (out, err):
             os.set_blocking(fd, False)
-        call = Call(Started(0), ours, out, err, self._common)
+        call = Call(Started(0), ours, out, err, self._group)
         try:
             call.origin = self._starter.start(Ends(theirs.fileno(), their_out, their_err), request)
         except OSError:
-            self.give_back(call)
+            call.close()
             raise
         finally:
             theirs.close()

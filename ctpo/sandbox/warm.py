@@ -88,7 +88,7 @@ class WarmStart:
 
     def kind(self, request: Request) -> str:
         """Which of the two parents forks the call."""
-        return "full" if request.session or _PACKAGE.search(request.code) else "bare"
+        return "full" if _PACKAGE.search(request.code) else "bare"
 
     def start(self, ends: Ends, request: Request) -> Started:
         """Fork a call. Raises OSError."""

@@ -63,16 +63,15 @@ class TirAgentLoop(AgentLoopBase):
         request_id = f"det-{priority}" if deterministic else uuid4().hex
         answer = ""
         finish_reason = None
-        async with self.python_tool.for_trajectory() as observe:
-            while finish_reason is None:
-                output = await self._generate(trajectory, request_id, sampling_params, int(priority))
-                text, turn, finish_reason = self._read(trajectory, output)
-                answer = final_answer(text) or answer
-                if finish_reason is None and turn.code is not None:
-                    with simple_timer("tool_calls", trajectory.metrics):
-                        observed = await observe(turn.code)
-                    fits = await self._show(trajectory, messages, text, observed)
-                    finish_reason = None if fits else "max_tokens"
+        while finish_reason is None:
+            output = await self._generate(trajectory, request_id, sampling_params, int(priority))
+            text, turn, finish_reason = self._read(trajectory, output)
+            answer = final_answer(text) or answer
+            if finish_reason is None and turn.code is not None:
+                with simple_timer("tool_calls", trajectory.metrics):
+                    observed = await self.python_tool.observe(turn.code)
+                fits = await self._show(trajectory, messages, text, observed)
+                finish_reason = None if fits else "max_tokens"
         trajectory.record |= {
             "tir_turns": trajectory.turns,
             "tir_finish_reason": finish_reason,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from ctpo.sandbox.limits import Limits
 from ctpo.tir.prompts import MIN_CHARS
 
-_POOL = ("concurrency", "session", "sessions")
+_POOL = ("concurrency",)
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,6 @@ class TirConfig:
     tool_output_chars: characters of an observation at most.
     sandbox: limits of one call.
     concurrency: calls that run at once on a node; the others wait.
-    session: `fresh`: every call in a process of its own, as in the paper; `persistent`: the calls of a
-        trajectory share one process, and so its variables.
-    sessions: trajectories with a persistent session at once on a node; the others wait for one to end.
 
     Raises ValueError naming the field when a value is out of range.
     """
@@ -31,23 +28,14 @@ class TirConfig:
     tool_output_chars: int = 256
     sandbox: Limits = field(default_factory=Limits)
     concurrency: int = 2
-    session: Literal["fresh", "persistent"] = "fresh"
-    sessions: int = 64
 
     def __post_init__(self) -> None:
-        least = {"max_turns": 1, "tool_output_chars": MIN_CHARS, "concurrency": 1, "sessions": 1}
+        least = {"max_turns": 1, "tool_output_chars": MIN_CHARS, "concurrency": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
                 path = f"tir.sandbox.{name}" if name in _POOL else f"tir.{name}"
                 raise ValueError(f"{path}={value!r}: give a whole number, {minimum} or more")
-        if self.session not in ("fresh", "persistent"):
-            raise ValueError(f"tir.sandbox.session={self.session!r}: give fresh or persistent")
-
-    @property
-    def sessions_per_worker(self) -> int:
-        """Persistent sessions that each of the node's workers keeps; none where every call is fresh."""
-        return -(-self.sessions // self.concurrency) if self.session == "persistent" else 0
 
     @classmethod
     def from_node(cls, node: Mapping[str, Any] | None) -> TirConfig:

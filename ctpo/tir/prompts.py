@@ -1,7 +1,7 @@
 r"""The words around a trajectory: system prompts and what the model is shown of an execution.
 
 The two belong together: a prompt promises exactly what `observation` and the sandbox deliver. Each call
-runs in a fresh process, or in the trajectory's own (`math_persistent`); printed text comes back, as does the
+runs in a fresh process; printed text comes back, as does the
 value of a last bare expression; a failure shows its last error line; long text loses its middle.
 """
 
@@ -24,18 +24,16 @@ _MATH = (
     "The next message then holds what the program printed, and the value of its last line if that "
     "is a bare expression. Print every value you need and keep it short: long output loses its "
     "middle. A program that fails returns what it printed so far and the last line of its error. "
-    "{state}, under limits on time and memory. The number of turns is limited, so check only what is worth checking.\n"
+    "Every block runs in a new process without network, files or earlier variables, under limits on "
+    "time and memory. The number of turns is limited, so check only what is worth checking.\n"
     "\n"
-    "When you are sure, give the final answer on its own in \\boxed{{}}, in a turn without code. Only "
-    "the last \\boxed{{}} that you write is graded."
+    "When you are sure, give the final answer on its own in \\boxed{}, in a turn without code. Only "
+    "the last \\boxed{} that you write is graded."
 )
 
 SYSTEM_PROMPTS = MappingProxyType(
     {
-        "math": _MATH.format(state="Every block runs in a new process without network, files or earlier variables"),
-        "math_persistent": _MATH.format(
-            state="Variables, imports and files of earlier blocks are kept. Blocks run without network"
-        ),
+        "math": _MATH,
         "short": "Run a ```python block, then answer in \\boxed{}.",
     }
 )

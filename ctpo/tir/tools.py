@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -36,9 +35,6 @@ class CodeRunner(Protocol):
         """Execute one program."""
 
 
-OpenSession = Callable[[], AbstractAsyncContextManager[CodeRunner]]
-
-
 @dataclass(frozen=True)
 class Observed:
     """What the model is shown of one call; `failed` unless the program ran to its end without an error."""
@@ -51,30 +47,20 @@ class Observed:
 class PythonTool:
     """Executes code for all trajectories of one event loop."""
 
-    def __init__(self, runner: CodeRunner, max_chars: int, session: OpenSession | None = None) -> None:
+    def __init__(self, runner: CodeRunner, max_chars: int) -> None:
         self._runner = runner
-        self._session = session
         self._max_chars = max_chars
         self._failures_in_a_row = 0
 
-    @asynccontextmanager
-    async def for_trajectory(self) -> AsyncIterator[Callable[[str], Awaitable[Observed]]]:
-        """`observe` for the calls of one trajectory: in one process if there are sessions."""
-        if self._session is None:
-            yield self.observe
-            return
-        async with self._session() as runner:
-            yield partial(self.observe, runner=runner)
-
-    async def observe(self, code: str, *, runner: CodeRunner | None = None) -> Observed:
-        """Run `code` (by `runner`, default: in a process of its own) and put its outcome into words.
+    async def observe(self, code: str) -> Observed:
+        """Run `code` and put its outcome into words.
 
         Raises:
             SandboxUnavailable: isolation cannot be had.
             RuntimeError: the sandbox failed `PATIENCE` times in a row.
         """
         try:
-            result = await (runner or self._runner).run(code)
+            result = await self._runner.run(code)
         except SandboxUnavailable:
             raise
         except Exception as error:
@@ -99,14 +85,12 @@ def shared_tool(config: TirConfig) -> PythonTool:
     """The running event loop's tool for this configuration, made at the first request."""
     per_loop = _tools.setdefault(asyncio.get_running_loop(), {})
     if config not in per_loop:
-        client = SandboxClient(config.sandbox, config.concurrency, sessions=config.sessions_per_worker)
-        session = client.session if config.session == "persistent" else None
-        per_loop[config] = PythonTool(client, config.tool_output_chars, session)
+        per_loop[config] = PythonTool(SandboxClient(config.sandbox, config.concurrency), config.tool_output_chars)
     return per_loop[config]
 
 
 @contextmanager
 def tool_server(config: TirConfig) -> Iterator[None]:
     """The pool of this node, for all processes that are started meanwhile; ends with this process at the latest."""
-    with node_server(config.concurrency, config.sessions_per_worker):
+    with node_server(config.concurrency):
         yield

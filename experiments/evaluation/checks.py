@@ -102,8 +102,7 @@ def identity(config: DictConfig, fingerprint: str, benchmark: Benchmark) -> dict
     assert isinstance(node, dict)
     names = ("k", "temperature", "top_p", "max_turns", "max_response_length", "seed")
     tir: Any = OmegaConf.to_container(config.tir, resolve=True)
-    for capacity in ("concurrency", "sessions"):
-        tir["sandbox"].pop(capacity, None)
+    tir["sandbox"].pop("concurrency", None)
     return {
         "evaluation": {name: node[name] for name in names},
         "weights": fingerprint,

@@ -200,7 +200,7 @@ def test_sweeping_removes_the_groups_of_dead_processes_only(tmp_path: Path) -> N
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:
-    request = Request("print('π')\n\nx".encode(), Limits(wall_s=2.5, memory_mb=64), echo=False, session=True)
+    request = Request("print('π')\n\nx".encode(), Limits(wall_s=2.5, memory_mb=64), echo=False)
     packed = request.pack()
     assert int.from_bytes(packed[:8], "little") == len(packed) - 8
     assert Request.unpack(packed[8:]) == request
@@ -208,7 +208,7 @@ def test_a_request_arrives_as_it_was_sent() -> None:
 
 def test_an_order_carries_the_limits_beyond_what_is_inherited() -> None:
     order = Request(b"1\n2", Limits(cpu_s=1.5, memory_mb=64, processes=4, file_mb=2, files=99)).order(100, 200)
-    assert order[8:] == b"2 164 584 4 2 99 1 0\n1\n2"
+    assert order[8:] == b"2 164 584 4 2 99 1\n1\n2"
 
 
 def test_an_answer_that_is_not_whole_counts_as_none() -> None:

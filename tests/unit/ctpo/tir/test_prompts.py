@@ -102,9 +102,6 @@ def test_the_math_prompt_promises_what_the_parser_and_the_observation_deliver() 
     assert "last line of its error" in prompt
     assert "loses its middle" in prompt
     assert "new process without network, files or earlier variables" in prompt
-    kept = SYSTEM_PROMPTS["math_persistent"]
-    assert "Variables, imports and files of earlier blocks are kept" in kept
-    assert "new process" not in kept
     assert len(SYSTEM_PROMPTS["short"].splitlines()) == 1
     assert "```python" in SYSTEM_PROMPTS["short"]
     assert "\\boxed{}" in SYSTEM_PROMPTS["short"]

@@ -24,13 +24,6 @@ def test_the_defaults_are_the_papers() -> None:
     assert TirConfig.from_node({}) == config
 
 
-def test_sessions_are_spread_over_the_workers_and_none_is_kept_where_calls_are_fresh() -> None:
-    node = {"sandbox": {"concurrency": 4, "sessions": 10}}
-    assert TirConfig.from_node(node).sessions_per_worker == 0
-    node["sandbox"]["session"] = "persistent"
-    assert TirConfig.from_node(node).sessions_per_worker == 3
-
-
 @pytest.mark.parametrize(
     ("node", "message"),
     [
@@ -39,8 +32,7 @@ def test_sessions_are_spread_over_the_workers_and_none_is_kept_where_calls_are_f
         ({"max_turns": True}, r"tir\.max_turns=True"),
         ({"tool_output_chars": 10}, r"tir\.tool_output_chars=10: give a whole number, 64 or more"),
         ({"sandbox": {"concurrency": 0}}, r"tir\.sandbox\.concurrency=0"),
-        ({"sandbox": {"sessions": 0}}, r"tir\.sandbox\.sessions=0"),
-        ({"sandbox": {"session": "warm"}}, r"tir\.sandbox\.session='warm': give fresh or persistent"),
+        ({"sandbox": {"session": "fresh"}}, r"unknown field tir\.sandbox\.session"),
         ({"sandbox": {"wall_s": -1}}, r"tir\.sandbox\.wall_s=-1"),
         ({"turns": 5}, r"unknown field tir\.turns: known are max_turns"),
         ({"sandbox": {"ram": 5}}, r"unknown field tir\.sandbox\.ram"),
