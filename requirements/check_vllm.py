@@ -1,7 +1,7 @@
 """Load vLLM's compiled part as vLLM itself would: ``python check_vllm.py``; ends with an error if it does not load.
 
 The CPU wheel has a library for each instruction set, and importing the wrong library ends the process with an illegal
-instruction. vLLM's platform chooses, but only warns where loading fails. The CUDA wheel of the GPU lock has one library.
+instruction. vLLM's platform chooses, but only warns where loading fails. The GPU lock's CUDA wheel has one library.
 """
 
 import importlib
