@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ctpo.sandbox import Limits, SandboxClient
-from ctpo.tir.code_blocks import extract_code, final_answer
+from ctpo.tir.code_blocks import final_answer, parse_turn
 from ctpo.tir.prompts import observation
 from experiments.tiny.build import RECIPE_VERSION
 from experiments.tiny.demonstrations import demonstrate, program
@@ -26,8 +26,8 @@ def test_every_turn_but_the_last_is_a_tool_call_and_the_last_is_an_answer():
     for shown in demonstrations(500):
         *calls, last = shown.turns
         assert len(shown.observations) == len(calls)
-        assert all(extract_code(turn) and final_answer(turn) is None for turn in calls)
-        assert extract_code(last) is None
+        assert all(parse_turn(turn).code and final_answer(turn) is None for turn in calls)
+        assert parse_turn(last).code is None
         assert final_answer(last) is not None
 
 
@@ -40,7 +40,7 @@ def test_the_shown_output_is_what_the_real_sandbox_prints_for_the_shown_code():
     async def run_all():
         client = SandboxClient(Limits(), concurrency=2)
         try:
-            return await asyncio.gather(*(client.run(extract_code(turn)) for turn, _ in calls))
+            return await asyncio.gather(*(client.run(parse_turn(turn).code) for turn, _ in calls))
         finally:
             await client.close()
 
@@ -88,7 +88,7 @@ def test_no_held_out_problem_is_demonstrated_and_no_shown_program_computes_one()
     for one in demonstrations(3000, Quality(misread=0.9)):
         assert one.problem.split == "train"
         for turn in one.turns[:-1]:
-            assert computed_chain(extract_code(turn)).split == "train"
+            assert computed_chain(parse_turn(turn).code).split == "train"
 
 
 def test_a_held_out_problem_is_refused():

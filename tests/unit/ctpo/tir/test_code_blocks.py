@@ -1,35 +1,101 @@
+"""Claims of docs/turns.md: each row of its table, and for any text no error, linear time, no grade for code."""
+
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctpo.tir.code_blocks import Turn, extract_code, final_answer, parse_turn
+from ctpo.tir.code_blocks import Turn, final_answer, parse_turn
 
-CODE = "x = {'a': [1]}\nprint(x)"
-BLOCK = f"```python\n{CODE}\n```\n"
+TABLE = Path(__file__).parents[4] / "docs" / "turns.md"
+BLOCK = "```python\nprint(1)\n```\n"
 
 lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=30)
-code_lines = lines.filter(lambda line: not line.strip().startswith(("```", "~~~")))
+code_lines = lines.filter(lambda line: "```" not in line)
+PIECES = [
+    *(
+        "```",
+        "````",
+        "~~~",
+        "`",
+        "python",
+        "{.python}",
+        "text",
+        "\n",
+        "\r\n",
+        "\u2028",
+        "    ",
+        "\t",
+        "> ",
+        "- ",
+        "1. ",
+    ),
+    *(
+        "\\",
+        "\\\\",
+        "boxed",
+        "\\boxed",
+        "\\fbox{",
+        "{",
+        "}",
+        "[",
+        "]",
+        "$",
+        "7",
+        "...",
+        "answer",
+        '"',
+        "'",
+        '"""',
+        "#",
+        "x",
+    ),
+]
+marked_up = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+def cell(text: str) -> str | None:
+    """A cell of the table: code in backticks, or – for nothing."""
+    if text == "–":
+        return None
+    content = text.strip("`")
+    content = content[1:-1] if content[0] == content[-1] == " " else content
+    return content.replace("⏎", "\n").replace("␍", "\r").replace("⇥", "\t")
+
+
+def rows() -> list[tuple[str, str, str | None, str | None]]:
+    table = [re.split(r" \| ", line[2:-2]) for line in TABLE.read_text().splitlines() if line.startswith("| ")][1:]
+    return [(rule, cell(turn) or "", cell(call), cell(answer)) for turn, call, answer, rule in table]
+
+
+@pytest.mark.parametrize(("rule", "turn", "call", "answer"), rows())
+def test_each_row_of_the_documented_table_holds(rule: str, turn: str, call: str | None, answer: str | None) -> None:
+    assert parse_turn(turn) == Turn(call, answer), rule
+
+
+def test_the_table_is_read_whole() -> None:
+    table = rows()
+    assert len(table) > 100
+    assert sum(call is not None for _, _, call, _ in table) > 40
+    assert sum(answer is not None for _, _, _, answer in table) > 30
 
 
 @given(st.lists(code_lines, min_size=1, max_size=6).filter(lambda ls: "".join(ls).strip()), lines)
 def test_code_between_fences_comes_back_unchanged(code: list[str], prose: str) -> None:
     prose = prose.replace("`", "").replace("~", "")
     text = f"{prose}\n```python\n" + "\n".join(code) + "\n```\nDone."
-    assert extract_code(text) == "\n".join(code)
+    assert parse_turn(text).code == "\n".join(code)
 
 
-@given(st.text(max_size=200))
-def test_no_text_makes_the_parser_fail(text: str) -> None:
+@given(st.one_of(st.text(max_size=200), marked_up))
+def test_no_text_makes_the_parser_fail_and_an_answer_is_part_of_it(text: str) -> None:
     turn = parse_turn(text)
     assert turn.code is None or turn.answer is None
-
-
-@given(st.text(alphabet="\\boxed{} `~\npython1", max_size=120))
-def test_an_answer_is_always_balanced_and_part_of_the_text(text: str) -> None:
     answer = final_answer(text)
     if answer is not None:
         bare = answer.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
@@ -37,72 +103,62 @@ def test_an_answer_is_always_balanced_and_part_of_the_text(text: str) -> None:
         assert bare.count("{") == bare.count("}")
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        (f"First.\n{BLOCK}Then.", CODE),
-        (BLOCK + "```python\nprint(2)\n```", CODE),
-        ("```python\n\n```\n```python\nprint(2)\n```", "print(2)"),
-        ("```text\nnot code\n```\n" + BLOCK, CODE),
-        ("```text\n```python\nshown, not called\n```\n", None),
-        ("```\nprint(1)\n```", None),
-        ("```python\nprint(1)\n", None),
-        ("```python\nprint('```')\n```", "print('```')"),
-        ("````python\nprint(1)\n```\n````", "print(1)\n```"),
-        ("```python\nprint(1)\n`````", "print(1)"),
-        ("~~~python\nprint(1)\n~~~", "print(1)"),
-        ("~~~python\nprint(1)\n```", None),
-        ("```python\r\nprint(1)\r\nprint(2)\r\n```\r\n", "print(1)\nprint(2)"),
-        ("1. so\n   ```python\n   if x:\n       y\n   ```", "if x:\n    y"),
-        ("```Python title=a\nprint(1)\n```", "print(1)"),
-        ("```pythonic\nprint(1)\n```", None),
-        ("inline ```python print(1)``` only", None),
-        ("```python print(1)```\nno block", None),
-        ("```python\ns = '\x0c\u2028'\n```", "s = '\x0c\u2028'"),
-    ],
+@given(
+    st.lists(code_lines, max_size=4),
+    st.sampled_from(['"{}"', "# {}", "'''\n{}\n'''"]),
+    st.sampled_from(["> ", "  ", ""]),
 )
-def test_the_first_complete_python_block_is_the_call(text: str, code: str | None) -> None:
-    assert extract_code(text) == code
+def test_a_box_in_python_is_never_an_answer(code: list[str], quoted: str, prefix: str) -> None:
+    body = "\n".join([*code, quoted.format(r"\boxed{5}"), "print(1)"]).replace("```", "").splitlines()
+    block = "\n".join(prefix + line for line in ["```python", *body, "```"])
+    assert final_answer(f"So \\boxed{{1}}:\n{block}\n") == "1"
+    assert final_answer(f"So \\boxed{{1}}: {block.removesuffix('```')}") == "1"
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"so \boxed{42}.", "42"),
-        (r"\boxed{1} no, \boxed{2}", "2"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{\left\{ 1, 2 \right\}}", r"\left\{ 1, 2 \right\}"),
-        (r"\boxed{\{1\}}", r"\{1\}"),
-        (r"\boxed{\{1\}", None),
-        (r"\boxed{\left\{1\right.}", r"\left\{1\right."),
-        (r"\boxed{a \\}", r"a \\"),
-        (r"\boxed {7}", "7"),
-        (r"\boxed{\boxed{5}}", "5"),
-        (r"\boxed{3} and \boxed{4", "3"),
-        (r"\boxed{3} } } {", "3"),
-        (r"{ \boxed{3", None),
-        (r"\boxed{} \boxed{ }", None),
-        (r"put it in \boxed{}: \boxed{9}, i.e. \boxed{}", "9"),
-        ("\\boxed{1\n+2}", "1\n+2"),
-        ("```python\nprint('\\boxed{3}')\n```", None),
-        ("\\boxed{1}\n```python\n# \\boxed{2}\n```\n", "1"),
-        ("\\boxed{1}\n```python\n# \\boxed{2}", "1"),
-        ("```\n\\boxed{6}\n```", "6"),
-        ("no box", None),
-    ],
-)
-def test_the_last_balanced_box_outside_code_is_the_answer(text: str, answer: str | None) -> None:
-    assert final_answer(text) == answer
+HOSTILE = [
+    *(
+        "\\boxed{",
+        "{",
+        "}",
+        "```python\n",
+        "```\n",
+        "~~~",
+        "\\",
+        "`",
+        '"',
+        '\\"',
+        "'",
+        "#",
+        "- ",
+        "> ",
+        " ",
+        "\n",
+        "1. ",
+    ),
+    *(
+        "```a x=",
+        "~~~a x=",
+        "x=",
+        "<tool_response>",
+        "\\boxed 1,",
+        "\\framebox[",
+        "\\boxed{answer ",
+        '```\n"""',
+        "\\boxed ",
+    ),
+]
 
 
-def test_a_box_after_the_block_makes_the_turn_final_and_one_before_it_does_not() -> None:
-    assert parse_turn(BLOCK + r"Hence \boxed{3}.") == Turn(code=None, answer="3")
-    assert parse_turn(r"I guess \boxed{3}." + "\n" + BLOCK) == Turn(code=CODE, answer=None)
-    assert parse_turn("Just words.") == Turn(code=None, answer=None)
+@pytest.mark.parametrize("frame", ["{}", "```python\n{}", "```python x{}\ny", "``` {}y", "\\boxed{{{}}}"])
+def test_hostile_repetition_is_read_in_linear_time(frame: str) -> None:
+    for piece in HOSTILE:
+        started = time.process_time()
+        parse_turn(frame.format(piece * (100_000 // len(piece))))
+        assert time.process_time() - started < 2, piece
 
 
-@pytest.mark.parametrize("piece", ["\\boxed{", "{", "}", "```python\n", "```\n", "~~~", "\\", "`"])
-def test_hostile_repetition_is_read_in_linear_time(piece: str) -> None:
+@pytest.mark.parametrize("piece", ["`", "{", "\\", "\n", "\\boxed{", "```python\n"])
+def test_a_megabyte_is_read_in_seconds(piece: str) -> None:
     started = time.process_time()
-    parse_turn(piece * 50_000)
-    assert time.process_time() - started < 5
+    parse_turn(piece * (1_000_000 // len(piece)))
+    assert time.process_time() - started < 10

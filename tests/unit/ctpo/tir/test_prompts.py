@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctpo.sandbox import ExecutionResult
-from ctpo.tir.code_blocks import extract_code, final_answer
+from ctpo.tir.code_blocks import final_answer, parse_turn
 from ctpo.tir.prompts import MIN_CHARS, NO_OUTPUT, SYSTEM_PROMPTS, UNAVAILABLE, observation, tool_message
 
 REASONS = ["ok", "error", "timeout", "memory", "output", "killed"]
@@ -97,7 +97,7 @@ def test_the_tool_message_carries_the_text_in_the_tool_role() -> None:
 
 def test_the_math_prompt_promises_what_the_parser_and_the_observation_deliver() -> None:
     prompt = SYSTEM_PROMPTS["math"]
-    assert extract_code(prompt) == "print(2 + 2)"
+    assert parse_turn(prompt).code == "print(2 + 2)"
     assert final_answer(prompt) is None
     assert "last line of its error" in prompt
     assert "loses its middle" in prompt
