@@ -13,6 +13,9 @@ from typing import Any
 
 from experiments.resolvers import PROJECT_ROOT
 
+PREPARED = "prepared.json"
+"""The settings that a prepared folder was made from."""
+
 
 def cache_root() -> Path:
     """`$CTPO_CACHE`, else `.cache` in the project."""
@@ -27,7 +30,7 @@ def content_key(settings: Mapping[str, Any]) -> str:
 def cached(kind: str, name: str, settings: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder `<cache>/<kind>/<name>-<key>`, filled by `build(folder)` if it is not there yet.
 
-    The folder appears whole, by one rename; `prepared.json` in it holds the settings. If two processes build
+    The folder appears whole, by one rename; `PREPARED` in it holds the settings. If two processes build
     the same one, the first to finish wins and the other uses it.
     """
     final = cache_root() / kind / f"{name}-{content_key(settings)}"
@@ -37,7 +40,7 @@ def cached(kind: str, name: str, settings: Mapping[str, Any], build: Callable[[P
     partial = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         build(partial)
-        (partial / "prepared.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_settings(partial, settings)
         # Temporary folders and safetensors' files are private to their maker; another user's runs read these.
         partial.chmod(0o755)
         for path in partial.iterdir():
@@ -50,3 +53,8 @@ def cached(kind: str, name: str, settings: Mapping[str, Any], build: Callable[[P
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Put the settings that made the files of `folder` beside them."""
+    (folder / PREPARED).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctpo.tir.prompts import SYSTEM_PROMPTS
 from experiments.tiny import cache
-from experiments.tiny.build import arithmetic_dataset, tiny_model, write_model
+from experiments.tiny.build import SHIPPED, arithmetic_dataset, model_settings, tiny_model, write_model
 from experiments.tiny.demonstrations import demonstrate
 from experiments.tiny.model import build_model
 from experiments.tiny.problems import draw
@@ -57,6 +57,26 @@ def test_a_prepared_model_loads_as_qwen3_in_float32_with_the_tokenizers_vocabula
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert 100_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 500_000
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (2, 0)
+
+
+def test_the_shipped_model_is_what_the_default_recipe_makes(tmp_path):
+    """Weights depend on the processor's rounding, so they are held by the recipe and by the loss that it reaches."""
+    spec = TinyModelSpec()
+    assert json.loads((SHIPPED / cache.PREPARED).read_text()) == model_settings(spec)
+    write_model(replace(spec, steps=0), tmp_path / "untrained", progress=False)
+    untrained, shipped = files(tmp_path / "untrained"), files(SHIPPED)
+    assert set(shipped) == {*untrained, cache.PREPARED}
+    assert [name for name in untrained if shipped[name] != untrained[name]] == ["model.safetensors"]
+
+    prepared = tiny_model(spec, progress=False)
+    assert files(prepared) == shipped
+    tokenizer, fresh = AutoTokenizer.from_pretrained(prepared), random.Random("fresh demonstrations")
+    rows = [
+        tokenize(ChatPieces(tokenizer), demonstrate(fresh, draw(fresh, "train"), spec.quality, 256)) for _ in range(128)
+    ]
+    model = AutoModelForCausalLM.from_pretrained(prepared)
+    losses = [batch_loss(model, torch.tensor([row.ids]), torch.tensor([row.model_mask])).item() for row in rows]
+    assert 0.25 < sum(losses) / len(losses) < 0.31
 
 
 def test_the_warm_start_lowers_the_loss():
