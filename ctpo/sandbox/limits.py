@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+
+#: Least and most of each limit, inclusive. The most is beyond any use, and within what the kernel's counters hold.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "wall_s": (0.05, 3600),
+    "cpu_s": (0.05, 3600),
+    "memory_mb": (32, 1 << 16),
+    "output_bytes": (256, 1 << 26),
+    "processes": (1, 4096),
+    "file_mb": (1, 1 << 14),
+    "files": (16, 1_000_000),
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,7 @@ class Limits:
     file_mb: MiB of the largest file, and of the whole scratch directory.
     files: files, directories and links in the scratch directory.
 
-    Raises ValueError naming the field when a value is out of range.
+    Raises ValueError naming the field, its value and its `BOUNDS`.
     """
 
     wall_s: float = 5.0
@@ -30,20 +40,10 @@ class Limits:
     files: int = 4096
 
     def __post_init__(self) -> None:
-        least = {
-            "wall_s": 0.05,
-            "cpu_s": 0.05,
-            "memory_mb": 32,
-            "output_bytes": 256,
-            "processes": 1,
-            "file_mb": 1,
-            "files": 16,
-        }
         for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = "a number" if field.name in ("wall_s", "cpu_s") else "a whole number"
-            kinds = (int, float) if wanted == "a number" else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ValueError(f"sandbox.{field.name}={value!r}: give {wanted}")
-            if not (least[field.name] <= value and math.isfinite(value)):
-                raise ValueError(f"sandbox.{field.name}={value!r}: must be at least {least[field.name]} and finite")
+            value, (least, most) = getattr(self, field.name), BOUNDS[field.name]
+            kind, wanted = (int | float, "a number") if isinstance(field.default, float) else (int, "a whole number")
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+                long = isinstance(value, int) and value.bit_length() > 128  # Python shows no number of 4,300 digits
+                shown = "(over 38 digits)" if long else f"{value!r:.40}"
+                raise ValueError(f"sandbox.{field.name}={shown}: give {wanted} from {least} to {most}")

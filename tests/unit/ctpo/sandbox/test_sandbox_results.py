@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctpo.sandbox import ExecutionResult, Limits
+from ctpo.sandbox.limits import BOUNDS
 from ctpo.sandbox.results import cut_middle
 
 
@@ -167,8 +171,23 @@ def test_cutting_takes_any_bytes(raw: bytes, size: int) -> None:
         ("file_mb", True),
         ("file_mb", "many"),
         ("files", 1),
+        ("files", None),
+        ("wall_s", 1e300),
+        ("wall_s", 3601),
+        ("cpu_s", 10**5000),
+        ("memory_mb", 1 << 40),
+        ("output_bytes", 1 << 62),
+        ("processes", 10**9),
+        ("file_mb", 10**4000),
+        ("files", [16]),
     ],
 )
 def test_limits_refuse_bad_values_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"sandbox\.{field}="):
         Limits(**{field: value})
+
+
+def test_limits_take_both_ends_of_every_bound() -> None:
+    for end in (0, 1):
+        ends: dict[str, Any] = {name: bounds[end] for name, bounds in BOUNDS.items()}
+        assert asdict(Limits(**ends)) == ends
