@@ -12,9 +12,19 @@ LOCK := $(or $(MADE_FROM),requirements/cpu.lock)
 RUNS ?= results/runs
 SWEEP ?= demo
 
+# A variable given to make is one of these, in either case. The others go to what the recipes start.
+VARIABLES := PYTHON VENV LOCK RUNS SWEEP
+PASSED_ON := PIP_% CTPO_% QWEN3_% WANDB_% HF_% RAY_% CUDA_% SBATCH_%
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+upper = $(shell tr a-z A-Z <<<'$1')
+$(foreach name,$(filter-out $(VARIABLES) $(PASSED_ON),$(GIVEN)),$(if $(filter $(filter-out $(GIVEN),$(VARIABLES)),$(call upper,$(name))),\
+  $(eval override $(call upper,$(name)) = $$($(name))),\
+  $(error $(name)=$($(name)): unknown, or given twice; there are $(VARIABLES), in either case)))
+
 .PHONY: help
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: $(VARIABLES), in either case, for example make figures SWEEP=exponent"
 
 .PHONY: setup
 setup: $(STAMP)  ## Install everything into .venv (and, as root, the Debian packages it needs)
@@ -30,15 +40,15 @@ $(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirem
 .PHONY: demo
 demo: setup  ## Train GRPO, GSPO, CTPO and the fixed-clip ablation on a tiny Qwen3, then draw the figures
 	$(PY) experiments/run.py sweeps=demo run.root=$(abspath $(RUNS))
-	$(PY) -m analysis --runs $(RUNS) --sweep demo --out paper_figures
+	$(PY) -m analysis --runs "$(RUNS)" --sweep demo
 
 .PHONY: figures
-figures: setup  ## Regenerate every table and figure of SWEEP (default demo) from its run records
-	$(PY) -m analysis --runs $(RUNS) --sweep $(SWEEP) --out paper_figures
+figures: setup  ## Every table and figure of SWEEP=name (default demo), from its run records, in paper_figures/name
+	$(PY) -m analysis --runs "$(RUNS)" --sweep "$(SWEEP)"
 
 .PHONY: status
-status: setup  ## Live table of SWEEP's runs (default demo), from run records and Slurm
-	$(PY) experiments/status.py --runs $(RUNS) --sweep $(SWEEP)
+status: setup  ## Live table of the runs of SWEEP=name (default demo), from run records and Slurm
+	$(PY) experiments/status.py --runs "$(RUNS)" --sweep "$(SWEEP)"
 
 .PHONY: test
 test: setup  ## All tests: unit tests in parallel, then end to end on real verl, vLLM, the sandbox and Slurm (as root)

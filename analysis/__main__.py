@@ -3,66 +3,87 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import multiprocessing
 import os
-import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from pathlib import Path
-from typing import Any
 
-from analysis import figures, style, tables
+from analysis import style
 from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow, Sweep
-from analysis.report import html_report
+from analysis.registry import OF_RUNS, OF_THEORY, Entry
+from analysis.report import html_report, run_facts
 from analysis.theory import COMMAND, Theory
 from ctpo.records import Problem
 
 PROJECT = Path(__file__).resolve().parents[1]
-DEFAULT_SWEEP = "demo"
+#: Git ignores its folders, of which each sweep has one. Its own files are those that README shows.
+FIGURES = PROJECT / "paper_figures"
+DEFAULT_SWEEP, RUN_ONE = "demo", "python experiments/run.py -m sweeps=demo"
+#: What is made, of which model, and of which method where there is one of each.
+Task = tuple[Entry, str, str | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 if anything was written, 1 if there was nothing to write or to choose by."""
+    """Returns 0 if anything was written, 1 if there was nothing to write, 2 if the request names what is not there."""
     options = _parser().parse_args(arguments)
-    sweep = Sweep.load(options.runs, options.sweep, options.steps, options.select_on)
+    known = sorted(path.name for path in options.runs.glob("*/") if not path.name.startswith("."))
+    if options.sweep not in known:
+        there = f"there are: {', '.join(known)}" if known else f"run one first: {RUN_ONE}"
+        print(f"error: --sweep {options.sweep}: no such folder under {options.runs}; {there}", file=sys.stderr)
+        return 2
+    sweep = Sweep.load(options.runs, options.sweep, options.steps, options.select_on, options.method)
+    wrong = _wrong(sweep, options)
+    if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
     _print_found(sweep)
-    if not sweep.found.runs:
-        print(f"error: no run of sweep {options.sweep!r} under {options.runs}; {_known_sweeps(options.runs)}")
-        return 1
-    known = sorted({name for run in sweep.found.runs for name in run.benchmarks}) if options.select_on else []
-    if options.select_on and options.select_on not in known:
-        there = f"there are {', '.join(known)}" if known else "nor on anything else"
-        print(f"error: --select-on {options.select_on}: no run was evaluated on it, {there}")
-        return 1
-    command = _command(options)
+    command, out = _command(options), options.out or FIGURES / sweep.name
     made: list[Artifact] = []
-    left_out: list[str] = []
+    reasons: dict[str, list[str]] = {}
     written: list[Path] = []
-    for name, artifact in chain(_artifacts(sweep), _theory_artifacts(options.theory or options.runs.parent / "theory")):
+    theory = options.theory or options.runs.parent / "theory"
+    for name, artifact in chain(_of_runs(sweep), _of_theory(theory)):
         if isinstance(artifact, NothingToShow):
-            left_out.append(f"{name}: {artifact}")
-            print(f"  left out  {left_out[-1]}")
+            reasons.setdefault(str(artifact), []).append(name)
             continue
-        files = artifact.write(options.out, command)
+        files = artifact.write(out, command)
         made.append(artifact)
         written += files
         print(f"  written   {artifact.name}: {', '.join(path.suffix[1:] for path in files)}")
+    left_out = [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
     problems = sweep.found.problems
-    for problem in problems:
-        print(f"  problem   {problem}")
+    for kind, lines in (("left out", left_out), ("problem ", problems)):
+        for line in lines:
+            print(f"  {kind}  {line}")
     if not written:
-        print(f"error: nothing could be made from the {len(sweep.found.runs)} runs of sweep {options.sweep!r}")
+        print(f"error: nothing could be made from the {len(sweep.found.runs)} runs of sweep {sweep.name!r}")
         return 1
-    written.append(options.out / "report.html")
-    report = html_report(f"CTPO: sweep {sweep.name}", made, left_out, problems, command)
+    written.append(out / "report.html")
+    report = html_report(f"CTPO: sweep {sweep.name}", sweep.found.runs, made, left_out, problems, command)
     written[-1].write_text(report, encoding="utf-8")
-    counted = f"{len(sweep.found.runs)} runs, {len(problems)} problems"
-    print(f"{len(written)} files from {counted}; open {written[-1]}")
+    print(f"{len(written)} files from {len(sweep.found.runs)} runs, {len(problems)} problems; open {written[-1]}")
     return 0
+
+
+def _wrong(sweep: Sweep, options: argparse.Namespace) -> str:
+    """What the request names and the records do not have, in one line; empty if all is there."""
+    runs = sweep.found.runs
+    if not runs:
+        return f"--sweep {sweep.name}: no run of it under {options.runs}"
+    evaluated = {name for run in runs for name in run.benchmarks}
+    if options.select_on and options.select_on not in evaluated:
+        return f"--select-on {options.select_on}: no run was evaluated on it; there are: {_names(evaluated)}"
+    methods = {run.method for run in runs}
+    unknown = _names(set(options.method or ()) - methods)
+    return f"--method {unknown}: no such run; there are: {_names(methods)}" if unknown else ""
+
+
+def _names(found: Iterable[str]) -> str:
+    return ", ".join(sorted(found))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=Path, default=PROJECT / "results" / "runs", help="root of all run directories")
     parser.add_argument("--sweep", default=DEFAULT_SWEEP, help="sweep to analyse (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=PROJECT / "paper_figures", help="folder to write to")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: paper_figures/<sweep>)")
     parser.add_argument(
         "--theory",
         type=Path,
@@ -87,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         help="steps to show by position (default: the paper's 50 100 150, or thirds of a shorter run)",
     )
     parser.add_argument(
+        "--method", nargs="+", metavar="METHOD", help="methods whose ratios are drawn by position (default: all)"
+    )
+    parser.add_argument(
         "--select-on",
         metavar="BENCHMARK",
         help="show each run's checkpoint with the best score on this benchmark, which is then not reported "
@@ -99,71 +123,60 @@ def _command(options: argparse.Namespace) -> str:
     # Folders are left out: the same records give the same files, wherever they lie.
     steps = f" --steps {' '.join(map(str, options.steps))}" if options.steps else ""
     select = f" --select-on {options.select_on}" if options.select_on else ""
-    return f"python -m analysis --sweep {options.sweep}{steps}{select}"
+    methods = f" --method {' '.join(options.method)}" if options.method else ""
+    return f"python -m analysis --sweep {options.sweep}{steps}{methods}{select}"
 
 
 def _print_found(sweep: Sweep) -> None:
     print(f"sweep {sweep.name}: {len(sweep.found.runs)} runs")
     for run in sweep.found.runs:
-        last = "no step" if run.last_step is None else f"step {run.last_step} of {run.total_steps or 'unknown'}"
-        evaluated = ", ".join(f"{name} at {len(run.sample_steps(name))} steps" for name in run.benchmarks)
-        print(
-            f"  found     {run.name}: {run.state}, {last}, "
-            f"{len(run.position_stats_steps)} position stats, samples: {evaluated or 'none'}"
-        )
+        facts = run_facts(run)
+        print(f"  found     {facts.pop('run')}: {', '.join(f'{name} {value}' for name, value in facts.items())}")
 
 
-def _known_sweeps(root: Path) -> str:
-    names = sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))
-    return f"sweeps there: {', '.join(names)}" if names else "run one first: python experiments/run.py -m sweeps=demo"
-
-
-def _makers(kind: str = "make") -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Every figure's and table's function of that name: `make(sweep, model)` or `make_theory(theory)`."""
-    for package in (figures, tables):
-        for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-            make = getattr(importlib.import_module(f"{package.__name__}.{module}"), kind, None)
-            if make is not None:
-                yield module, make
-
-
-def _artifacts(sweep: Sweep) -> Iterator[tuple[str, Artifact | NothingToShow]]:
-    """Every figure and table of every model; models side by side, as far as there are processors."""
-    if not sweep.models:
-        return
-    workers = min(len(sweep.models), len(os.sched_getaffinity(0)))
-    if workers == 1:
-        for model in sweep.models:
-            yield from _of_model(sweep, model)[0]
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        for made, problems in pool.map(_of_model, repeat(sweep), sweep.models):
+def _of_runs(sweep: Sweep) -> Iterator[tuple[str, Artifact | NothingToShow]]:
+    """Everything of every model in the registry's order, made by as many processes as there are processors."""
+    tasks = [
+        (entry, model, method)
+        for model in sweep.models
+        for method in (None, *sweep.looked_at(model))
+        for entry in OF_RUNS
+        if entry.each_method == (method is not None)
+    ]
+    # A process makes everything of a method, or of a model, so that it reads the records of it once.
+    groups = [list(group) for _, group in groupby(tasks, key=lambda task: task[1:])]
+    workers = min(len(groups), len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("fork")) as pool:
+        made = {}
+        for found, problems in pool.map(_make, repeat(sweep), groups):
+            made.update(found)
             for run in sweep.found.runs:
                 for problem in problems:
                     if problem.where == run.name:
                         run.add_problem(problem.kind, problem.message)
-            yield from made
+    for task in sorted(tasks, key=lambda task: OF_RUNS.index(task[0])):
+        yield task[0].name, made[task]
 
 
-def _of_model(sweep: Sweep, model: str) -> tuple[list[tuple[str, Artifact | NothingToShow]], list[Problem]]:
-    made: list[tuple[str, Artifact | NothingToShow]] = []
+def _make(sweep: Sweep, tasks: Sequence[Task]) -> tuple[dict[Task, Artifact | NothingToShow], list[Problem]]:
+    made: dict[Task, Artifact | NothingToShow] = {}
     with style.applied():
-        for name, make in _makers():
+        for task in tasks:
+            entry, *asked = task
             try:
-                made.append((name, make(sweep, model).drawn()))
+                made[task] = entry.make(sweep, *filter(None, asked)).drawn()
             except NothingToShow as reason:
-                made.append((name, reason))
+                made[task] = reason
     return made, sweep.found.problems
 
 
-def _theory_artifacts(folder: Path) -> Iterator[tuple[str, Artifact | NothingToShow]]:
-    if not folder.is_dir():
-        yield "theory", NothingToShow(f"the theory's folder does not exist; write it with {COMMAND}")
-        return
+def _of_theory(folder: Path) -> Iterator[tuple[str, Artifact | NothingToShow]]:
     with style.applied():
-        for name, make in _makers("make_theory"):
-            for artifact in make(Theory(folder)):
-                yield name, artifact.drawn() if isinstance(artifact, Artifact) else artifact
+        for entry in OF_THEORY:
+            try:
+                yield entry.name, entry.make(Theory(folder)).drawn()
+            except NothingToShow as reason:
+                yield entry.name, reason
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
 from ctpo.records import RunRecord
 
 if TYPE_CHECKING:
@@ -93,12 +96,15 @@ class Artifact:
         if suffix not in self._rendered:
             if self.figure is None:
                 raise ValueError(f"{self.name} has no figure")
-            if self.figure.get_layout_engine() is not None:
+            layout = self.figure.get_layout_engine()
+            if layout is not None:
                 # Settled once, not once per format: it is the slowest part of drawing.
-                self.figure.draw_without_rendering()
+                layout.execute(self.figure)
                 self.figure.set_layout_engine("none")
             buffer = BytesIO()
-            self.figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
+            # The canvas itself, because `savefig` draws everything twice.
+            canvas = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg}[suffix](self.figure)
+            getattr(canvas, f"print_{suffix}")(buffer, metadata=_METADATA[suffix])
             self._rendered[suffix] = buffer.getvalue()
         return self._rendered[suffix]
 

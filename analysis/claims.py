@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.growth import clip_rates, flatness_difference, measure_growth, overall_rate, uniformity
-from analysis.inputs import NothingToShow, Sweep
+from analysis.inputs import OBSERVED_METHOD, NothingToShow, Sweep
 from analysis.position_sums import ADAPTIVE, FIXED, PositionSums
 from analysis.scores import FinalScores, final_scores
 from analysis.statistics.intervals import Interval
@@ -73,15 +73,18 @@ def _all(verdicts: list[str]) -> str:
     return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
 
 
-def _shown(sweep: Sweep, model: str) -> list[tuple[int, PositionSums]]:
-    return sweep.observed_sums(model)[2]
+def _shown(sweep: Sweep, model: str) -> list[tuple[str, PositionSums]]:
+    """`"step 4"`, or `"grpo, step 4"` where CTPO itself was not run, and the statistics."""
+    method = sweep.observed_method(model)
+    whose = "" if method == OBSERVED_METHOD else f"{method}, "
+    return [(f"{whose}step {step}", sums) for step, sums in sweep.shown_sums(model, method)[1]]
 
 
 def _square_root(sweep: Sweep, model: str) -> tuple[str, str]:
     measured, verdicts = [], []
     for step, sums in _shown(sweep, model):
         exponent = measure_growth(sums).free[1]
-        measured.append(f"step {step}: b = {exponent.text()}")
+        measured.append(f"{step}: b = {exponent.text()}")
         verdicts.append(within(exponent, 0.5 - EXPONENT_TOLERANCE, 0.5 + EXPONENT_TOLERANCE))
     return "; ".join(measured), _all(verdicts)
 
@@ -91,7 +94,7 @@ def _fixed_rises(sweep: Sweep, model: str) -> tuple[str, str]:
     early = _edge_rate(sums, 0)
     slope = uniformity(sums, FIXED)[0]
     falling = Interval(-slope.estimate, -slope.high, -slope.low)
-    measured = f"step {step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
+    measured = f"{step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
     return measured, _all([_negative(falling), within(early, 0.0, NEAR_ZERO)])
 
 
@@ -101,7 +104,7 @@ def _fixed_reaches_twenty(sweep: Sweep, model: str) -> tuple[str, str]:
     if growth.positions[-1] < LATE_POSITION:
         raise NothingToShow(f"responses end near token {growth.positions[-1]:.0f}, the paper's at 8,000")
     late = _edge_rate(sums, -1)
-    return f"step {step}: last bin {late.text(1, 100)} %", within(late, 0.1, 0.3)
+    return f"{step}: last bin {late.text(1, 100)} %", within(late, 0.1, 0.3)
 
 
 def _edge_rate(sums: PositionSums, index: int) -> Interval:
@@ -113,7 +116,7 @@ def _adaptive_rate(sweep: Sweep, model: str) -> tuple[str, str]:
     measured, verdicts = [], []
     for step, sums in _shown(sweep, model):
         rate = overall_rate(sums, ADAPTIVE)
-        measured.append(f"step {step}: {rate.text(1, 100)} %")
+        measured.append(f"{step}: {rate.text(1, 100)} %")
         verdicts.append(within(rate, 0.05, 0.10))
     return "; ".join(measured), _all(verdicts)
 
@@ -122,7 +125,7 @@ def _adaptive_is_flatter(sweep: Sweep, model: str) -> tuple[str, str]:
     measured, verdicts = [], []
     for step, sums in _shown(sweep, model):
         difference = flatness_difference(sums, ADAPTIVE, FIXED)
-        measured.append(f"step {step}: {difference.text()}")
+        measured.append(f"{step}: {difference.text()}")
         verdicts.append(_negative(difference))
     return "; ".join(measured), _all(verdicts)
 

@@ -20,8 +20,9 @@ PAPER_STEPS = (50, 100, 150)
 #: Spread of the cumulative log-ratio in the first update, as a share of the others' and by itself,
 #: above which something is wrong: training and old log-probabilities disagree, or updates are miscounted.
 FIRST_UPDATE_SHARE, FIRST_UPDATE_LEAST = 0.1, 0.01
-#: Whose ratios Figure 1 looks at, if it was run.
+#: Whose ratios the claims are about, if it was run.
 OBSERVED_METHOD = "ctpo"
+_SET_EVERY = "set records.position_stats_every"
 
 
 class NothingToShow(Exception):
@@ -44,13 +45,21 @@ class Sweep:
     found: FoundRuns
     asked_steps: tuple[int, ...] | None = None
     select_on: str | None = None
+    asked_methods: tuple[str, ...] | None = None
     usable: tuple[RunRecord, ...] = ()
     _evaluations: dict[tuple[str, str, int], Evaluation | None] = field(default_factory=dict, compare=False)
     _sums: dict[tuple[str, int], PositionSums | None] = field(default_factory=dict, compare=False)
     _pooled: dict[tuple[str, ...], PositionSums | None] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def load(cls, root: Path, name: str, steps: Sequence[int] | None = None, select_on: str | None = None) -> Sweep:
+    def load(
+        cls,
+        root: Path,
+        name: str,
+        steps: Sequence[int] | None = None,
+        select_on: str | None = None,
+        methods: Sequence[str] | None = None,
+    ) -> Sweep:
         """The sweep `name` under `root`; may be empty.
 
         Runs of a cell (model and method) whose configs differ in more than the seed, and seeds that only some
@@ -59,7 +68,7 @@ class Sweep:
         found = find_runs(root, name)
         usable = tuple(run for cell in _cells(found.runs) for run in _of_one_config(cell))
         found.unreadable.extend(_missing(found))
-        return cls(name, found, tuple(steps) if steps else None, select_on, usable)
+        return cls(name, found, tuple(steps) if steps else None, select_on, tuple(methods) if methods else None, usable)
 
     @property
     def models(self) -> list[str]:
@@ -67,6 +76,10 @@ class Sweep:
 
     def methods(self, model: str) -> list[str]:
         return sorted({run.method for run in self.usable if run.model == model}, key=method_rank)
+
+    def looked_at(self, model: str) -> list[str]:
+        """The methods whose ratios are drawn: those asked for, or all."""
+        return [m for m in self.methods(model) if self.asked_methods is None or m in self.asked_methods]
 
     def runs(self, model: str, method: str | None = None, finished: bool = False) -> list[RunRecord]:
         """Runs in the order of methods and seeds."""
@@ -105,29 +118,52 @@ class Sweep:
                 self._pooled[key] = None
         return self._pooled[key]
 
-    def observed(self, model: str) -> tuple[str, list[RunRecord], list[int], str]:
-        """Method, runs, steps and the reason for these steps, for whatever looks at one method's ratios.
+    def observed_method(self, model: str) -> str:
+        """The method whose ratios the paper's sentences are about: CTPO, else a variant of it, else any.
 
         Raises:
             NothingToShow: no run of the model has position statistics.
         """
-        methods = [m for m in self.methods(model) if any(r.position_stats_steps for r in self.runs(model, m))]
-        if not methods:
-            raise NothingToShow(f"no run of {model} has position_stats/; set records.position_stats_every")
-        method = OBSERVED_METHOD if OBSERVED_METHOD in methods else methods[0]
+        recorded = [m for m in self.methods(model) if any(run.position_stats_steps for run in self.runs(model, m))]
+        if not recorded:
+            raise NothingToShow(f"no run of {model} has position_stats/; {_SET_EVERY}")
+        return min(recorded, key=lambda m: (m != OBSERVED_METHOD, not m.startswith(f"{OBSERVED_METHOD}-")))
+
+    def recorded_steps(self, model: str, method: str) -> tuple[list[RunRecord], list[int]]:
+        """The runs (seeds) of a method that have position statistics, and the steps that all of them have.
+
+        Raises:
+            NothingToShow: there are none.
+        """
         runs = [run for run in self.runs(model, method) if run.position_stats_steps]
+        if not runs:
+            raise NothingToShow(f"no run of {model}/{method} has position_stats/; {_SET_EVERY}")
         common = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
         if not common:
             raise NothingToShow(f"the seeds of {model}/{method} have no step with position statistics in common")
-        return method, runs, *self.choose_steps(common)
+        return runs, common
 
-    def observed_sums(self, model: str) -> tuple[str, list[RunRecord], list[tuple[int, PositionSums]], str]:
-        """As `observed`, with the steps' statistics pooled over seeds; steps without tokens are left out.
+    def shown_sums(self, model: str, method: str) -> tuple[list[RunRecord], list[tuple[int, PositionSums]], str]:
+        """Runs, the steps to show with their statistics pooled over seeds, and the reason for these steps.
 
         Raises:
-            NothingToShow: nothing is left.
+            NothingToShow: no step holds an update but the first.
         """
-        method, runs, steps, why = self.observed(model)
+        runs, recorded = self.recorded_steps(model, method)
+        steps, why = self.choose_steps(recorded)
+        return runs, self._with_updates(model, method, runs, steps), why
+
+    def sums_over_training(
+        self, model: str, method: str, at_most: int
+    ) -> tuple[list[RunRecord], list[tuple[int, PositionSums]]]:
+        """As `shown_sums`, for at most so many steps, evenly spread over the recorded ones."""
+        runs, recorded = self.recorded_steps(model, method)
+        chosen = np.unique(np.linspace(0, len(recorded) - 1, at_most).round().astype(int))
+        return runs, self._with_updates(model, method, runs, [recorded[index] for index in chosen])
+
+    def _with_updates(
+        self, model: str, method: str, runs: Sequence[RunRecord], steps: Sequence[int]
+    ) -> list[tuple[int, PositionSums]]:
         loaded = [(step, self.pooled_position_sums(runs, step)) for step in steps]
         found = [(step, sums) for step, sums in loaded if sums is not None and (sums.bins.count > 1).any()]
         if not found:
@@ -135,7 +171,7 @@ class Sweep:
                 f"the position statistics of {model}/{method} hold no update but the first of a step, "
                 "whose ratios are 1; a step needs two mini-batch updates or more"
             )
-        return method, runs, found, why
+        return found
 
     def choose_steps(self, recorded: Sequence[int]) -> tuple[list[int], str]:
         """Recorded steps to show, and a sentence that says why these.
@@ -207,7 +243,7 @@ def _load_sums(run: RunRecord, step: int) -> PositionSums | None:
         run.add_problem("malformed", f"step {step}: {error}: left out")
         return None
     if sums.overflow:
-        beyond = f"{sums.overflow} tokens lie beyond records.position_stats.max_position"
+        beyond = f"{sums.overflow} tokens lie beyond method.position_stats.max_position"
         run.add_problem("malformed", f"step {step}: {beyond}: not counted")
     first = float(np.nanmax(np.append(sums.updates[0].std, 0.0)))
     others = float(np.nanmax(np.append(sums.bins.std, 0.0)))

@@ -166,7 +166,7 @@ def pooled(steps: Sequence[PositionSums]) -> PositionSums:
     for other in steps[1:]:
         shapes = [(step.bin_width, step.updates.sums.shape, step.positions.windows) for step in (first, other)]
         if shapes[0] != shapes[1] or first.positions.sums.shape != other.positions.sums.shape:
-            raise RecordError("position_stats: runs of different layouts (records.position_stats) cannot be pooled")
+            raise RecordError("position_stats: runs of different layouts (method.position_stats) cannot be pooled")
     folds = Sums(
         np.concatenate([step.folds.sums for step in steps], axis=1),
         np.concatenate([step.folds.counts for step in steps], axis=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Widths of a paper's column and page, and the height of a row of panels, in inches.
 COLUMN, PAGE, ROW = 3.4, 7.0, 1.85
@@ -99,8 +100,7 @@ _SETTINGS = {
     "legend.handlelength": 2.4,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.wspace": 0.05,
-    "figure.dpi": 100,
-    "savefig.dpi": 250,
+    "figure.dpi": 250,
     "pdf.fonttype": 42,
     "axes.formatter.use_mathtext": True,
     # Equal input must give equal bytes.
@@ -118,6 +118,18 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
 def percent(share: float, _: int | None = None) -> str:
     """Tick labels of shares: 0.001 as 0.1%."""
     return f"{100 * share:.4g}%"
+
+
+def plain_log(axis: Any, formatter: Any = None) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5, so that less than a decade has several labels too."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    axis.set_major_formatter(formatter or FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def wrapped(label: str, width: int = 30) -> str:
+    """A label in lines of at most `width` characters; names without blanks break as well."""
+    return "\n".join(textwrap.wrap(label, width))
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow
 
 COMMAND = "python -m ctpo.theory"
@@ -29,8 +27,10 @@ class Theory:
         """One file; its numbers as numbers.
 
         Raises:
-            NothingToShow: the file is missing, empty, unreadable or lacks one of `columns`.
+            NothingToShow: the folder or the file is missing, empty, unreadable or lacks one of `columns`.
         """
+        if not self.folder.is_dir():
+            raise NothingToShow(f"the theory's folder does not exist; write it with {COMMAND}")
         path = self.folder / f"{name}.csv"
         try:
             table = pd.read_csv(path)
@@ -43,15 +43,6 @@ class Theory:
             why = f"lacks {', '.join(missing)}" if missing else "has no rows"
             raise NothingToShow(f"{path.name} {why}; write it anew with {COMMAND}")
         return table
-
-
-def attempts(theory: Theory, *makers: Callable[[Theory], Artifact]) -> Iterator[Artifact | NothingToShow]:
-    """What each maker makes, or why it cannot: one missing file costs one figure."""
-    for make in makers:
-        try:
-            yield make(theory)
-        except NothingToShow as reason:
-            yield reason
 
 
 def setting(table: pd.DataFrame, column: str) -> str:

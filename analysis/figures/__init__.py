@@ -1,1 +1,1 @@
-"""One figure a module: one with `make(sweep, model) -> Artifact` is drawn; nothing else lists it."""
+"""The figures, one file each; `analysis/registry.py` lists them."""

@@ -1,6 +1,8 @@
-"""The growth exponent over training: Figure 1's fit at every recorded step, steps and seeds as further levels."""
+"""The growth exponent over training, one panel per method: Figure 1's fit at every recorded step."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,50 +12,85 @@ from analysis import style
 from analysis.artifacts import Artifact
 from analysis.growth import Growth, exponent_over_steps, measure_growth
 from analysis.inputs import NothingToShow, Sweep
+from analysis.statistics.intervals import Interval
+from ctpo.records import RunRecord
 
 #: At most this many steps are fitted, evenly spread over the run.
 MAX_STEPS = 12
+MAX_COLUMNS = 3
 _CAPTION = (
     "Exponent b of the fit sigma t^b to the standard deviation of log rho_t, by training step. Points: all seeds "
-    "pooled, bars: 95 % interval clustered by prompt (by seed where that is wider); faint: single seeds. Over the "
-    "{steps} steps shown b = {overall}; units of this interval: {units}. Dashed: 0.5, the square-root law."
+    "pooled, bars: 95 % interval clustered by prompt (by seed where that is wider); faint: single seeds. Above each "
+    "panel: b over the steps shown; the units of this interval are the seeds or, of a single seed, batches of "
+    "consecutive steps. Dashed: 0.5, the square-root law. Bars may end outside of the panel."
 )
 
 
 def make(sweep: Sweep, model: str) -> Artifact:
-    """One panel."""
-    method, runs, _, _ = sweep.observed_sums(model)
-    recorded = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
-    chosen = [recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, MAX_STEPS).round().astype(int))]
-    loaded = [(step, sums) for step in chosen if (sums := sweep.pooled_position_sums(runs, step)) is not None]
-    fitted = [(step, sums, measure_growth(sums)) for step, sums in loaded]
-    fitted = [one for one in fitted if np.isfinite(one[2].free[1].estimate)]
-    if len(fitted) < 2:
+    """One panel per method that has position statistics."""
+    fitted, runs, reasons = [], [], []
+    for method in sweep.looked_at(model):
+        try:
+            own, levels, overall = _fits(sweep, model, method)
+        except NothingToShow as reason:
+            reasons.append(str(reason))
+            continue
+        fitted.append((method, levels, overall))
+        runs += own
+    if not fitted:
+        raise NothingToShow("; ".join(reasons))
+    rows = -(-len(fitted) // MAX_COLUMNS)
+    columns = -(-len(fitted) // rows)
+    figure, axes = style.panels(rows, columns, rows * (style.ROW + 0.15), sharey=True)
+    for axis, (method, levels, overall) in zip(axes.flat, fitted, strict=False):
+        _draw(axis, method, levels, overall)
+    for unused in axes.flat[len(fitted) :]:
+        unused.set_visible(False)
+    for left in axes[:, 0]:
+        left.set_ylabel("exponent $b$")
+    data = pd.concat([_numbers(method, levels) for method, levels, _ in fitted])
+    estimates = data["exponent"].to_numpy()
+    axes[0, 0].set_ylim(min(0.3, 1.1 * estimates.min()), 1.15 * max(0.7, estimates.max()))
+    caption = " ".join([_CAPTION, *(f"Left out: {reason}." for reason in reasons)])
+    return Artifact(f"exponents_{model}", f"Growth exponent ({model})", caption, runs, data, figure)
+
+
+def _fits(
+    sweep: Sweep, model: str, method: str
+) -> tuple[list[RunRecord], list[tuple[int, Growth, tuple[Growth, ...]]], Interval | None]:
+    """Runs; step, fit over all seeds and fit of each seed; the exponent over all steps that every seed has."""
+    runs, loaded = sweep.sums_over_training(model, method, MAX_STEPS)
+    levels = [
+        (step, growth, tuple(measure_growth(seed) for seed in sums.seeds or (sums,)))
+        for step, sums in loaded
+        if np.isfinite((growth := measure_growth(sums)).free[1].estimate)
+    ]
+    if len(levels) < 2:
         raise NothingToShow(f"fewer than two steps of {model}/{method} whose spread can be fitted")
     # A step that only some seeds could record has no place among the levels.
-    complete = [one for one in fitted if len(one[1].seeds or (one[1],)) == len(runs)]
-    by_seed: list[list[Growth]] = [
-        [measure_growth((sums.seeds or (sums,))[seed]) for _, sums, _ in complete] for seed in range(len(runs))
-    ]
-    overall = exponent_over_steps(by_seed) if complete else None
-    figure = style.Figure(figsize=(style.COLUMN, style.ROW + 0.1))
-    axis = figure.subplots()
-    look, steps = style.look(method), [step for step, _, _ in fitted]
-    estimate, low, high = (np.array([growth.free[1][part] for *_, growth in fitted]) for part in range(3))
-    bars = np.nan_to_num(np.abs(np.array([estimate - low, high - estimate])))
+    complete = [seeds for _, _, seeds in levels if len(seeds) == len(runs)]
+    return runs, levels, exponent_over_steps(list(zip(*complete, strict=True))) if complete else None
+
+
+def _draw(
+    axis: Any, method: str, levels: list[tuple[int, Growth, tuple[Growth, ...]]], overall: Interval | None
+) -> None:
+    look, seeds = style.look(method), max(len(single) for _, _, single in levels)
     axis.axhline(0.5, color=style.SQUARE_ROOT_COLOUR, ls="--", lw=1, zorder=1)
-    if len(by_seed) > 1:
-        for one in by_seed:
-            at = [step for step, _, _ in complete]
-            axis.plot(at, [float(growth.free[1].estimate) for growth in one], color=look.colour, lw=0.6, alpha=0.35)
+    complete = [(step, single) for step, _, single in levels if len(single) == seeds]
+    for seed in range(seeds if seeds > 1 else 0):
+        exponents = [float(single[seed].free[1].estimate) for _, single in complete]
+        axis.plot([step for step, _ in complete], exponents, color=look.colour, lw=0.6, alpha=0.35)
+    steps = [step for step, _, _ in levels]
+    estimate, low, high = (np.array([growth.free[1][part] for _, growth, _ in levels]) for part in range(3))
+    bars = np.nan_to_num(np.abs(np.array([estimate - low, high - estimate])))
     axis.errorbar(steps, estimate, yerr=bars, fmt=look.marker, color=look.colour, ms=3, elinewidth=0.8)
-    axis.set_ylim(min(0.3, 1.1 * estimate.min()), 1.15 * max(0.7, estimate.max()))
-    axis.annotate(r"$\sqrt{t}$", (1.015, 0.5), xycoords=axis.get_yaxis_transform(), va="center", fontsize=7)
+    over = "" if overall is None else f"\n$b$ = {overall.text()}"
+    axis.set_title(f"{style.wrapped(look.label)}{over}", loc="left")
     axis.set_xlabel("training step")
-    axis.set_ylabel("exponent $b$")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    data = pd.DataFrame({"step": steps, "exponent": estimate, "low": low, "high": high})
-    units = f"{len(runs)} seeds" if len(runs) > 1 else "batches of consecutive steps of one training run"
-    text = "not to be said" if overall is None else overall.text()
-    caption = _CAPTION.format(steps=len(complete), overall=text, units=units)
-    return Artifact(f"exponents_{model}", f"Growth exponent ({model}, {look.label})", caption, runs, data, figure)
+
+
+def _numbers(method: str, levels: list[tuple[int, Growth, tuple[Growth, ...]]]) -> pd.DataFrame:
+    rows = [(method, step, *map(float, growth.free[1])) for step, growth, _ in levels]
+    return pd.DataFrame(rows, columns=["method", "step", "exponent", "low", "high"])

@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 
 from analysis import style
 from analysis.artifacts import Artifact
-from analysis.inputs import NothingToShow, Sweep
+from analysis.inputs import Sweep
 from analysis.position_sums import ADAPTIVE, PositionSums, Sums
 
 #: At most this many training steps are shown, evenly spread over the run.
@@ -26,14 +26,9 @@ LEAST_TOKENS = 20
 MAX_TICKS = 6
 
 
-def make(sweep: Sweep, model: str) -> Artifact:
+def make(sweep: Sweep, model: str, method: str) -> Artifact:
     """Two quantities by training step above, by update below."""
-    method, runs, _, _ = sweep.observed_sums(model)
-    recorded = sorted(set.intersection(*(set(run.position_stats_steps) for run in runs)))
-    chosen = [recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, MAX_STEPS).round().astype(int))]
-    loaded = [(step, sums) for step in chosen if (sums := sweep.pooled_position_sums(runs, step)) is not None]
-    if not loaded:
-        raise NothingToShow(f"no readable position statistics of {model}/{method}")
+    runs, loaded = sweep.sums_over_training(model, method, MAX_STEPS)
     last, newest = loaded[-1]
     grids = {
         "training step": ([step for step, _ in loaded], [sums.bins for _, sums in loaded]),
@@ -42,14 +37,14 @@ def make(sweep: Sweep, model: str) -> Artifact:
     figure, axes = style.panels(2, 2, 2 * style.ROW + 0.3, sharex=True)
     quantities = (
         ("std", r"std of $\log\rho_t$", "rocket_r"),
-        ("clip_rate_adaptive", "clipped tokens", "mako_r"),
+        ("clip_rate_adaptive", "clipped tokens (adaptive window)", "mako_r"),
     )
     tables = []
     for row, (label, (values, cells)) in enumerate(grids.items()):
         for column, (quantity, title, colours) in enumerate(quantities):
             grid = np.array([_quantity(cell, quantity) for cell in cells])
             bar = _draw(figure, axes[row, column], grid, values, newest, colours)
-            bar.set_label(title)
+            axes[row, column].set_title(title if row == 0 else f"{title}, step {last}", loc="left")
             if quantity != "std":
                 bar.ax.yaxis.set_major_formatter(style.percent)
             axes[row, column].set_ylabel(label)
@@ -58,7 +53,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         axis.set_xlabel("position $t$ (model tokens)")
     caption = _CAPTION.format(last=last, least=LEAST_TOKENS)
     title = f"Heat maps ({model}, {style.look(method).label})"
-    return Artifact(f"heat_maps_{model}", title, caption, runs, pd.concat(tables), figure)
+    return Artifact(f"heat_maps_{model}_{method}", title, caption, runs, pd.concat(tables), figure)
 
 
 def _rows(updates: Sums) -> list[Sums]:

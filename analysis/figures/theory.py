@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import style
 from analysis.artifacts import Artifact
-from analysis.inputs import NothingToShow
-from analysis.theory import ADVANTAGES, COMMAND, RATIOS, ZERO, Theory, attempts, setting, sources
+from analysis.theory import ADVANTAGES, COMMAND, RATIOS, ZERO, Theory, setting, sources
 
 #: Each ratio is drawn as the method that is named for it.
 _RATIO_LOOKS = {
@@ -38,16 +35,13 @@ _CAPTION = (
 )
 
 
-def make_theory(theory: Theory) -> Iterator[Artifact | NothingToShow]:
-    """Every figure whose numbers are there."""
-    return attempts(theory, _off_policyness, _horizon, _windows, _walks)
-
-
-def _off_policyness(theory: Theory) -> Artifact:
+def off_policyness(theory: Theory) -> Artifact:
+    """The estimators against the distance of the two policies."""
     return _estimators(theory, "off_policyness", "kl", "KL(old || new), nats per response", "off-policyness")
 
 
-def _horizon(theory: Theory) -> Artifact:
+def horizon(theory: Theory) -> Artifact:
+    """The estimators against the length of a response."""
     return _estimators(theory, "horizon", "horizon", "horizon $T$, tokens", "horizon")
 
 
@@ -99,7 +93,7 @@ def _draw_ratios(axis: Any, summary: pd.DataFrame, along: str) -> None:
         low = rows["low"].clip(lower=1e-3 * float(rows["median"].min()))
         axis.fill_between(rows[along], low, rows["high"], color=look.colour, alpha=0.12, lw=0)
     axis.set_yscale("log")
-    _plain_log(axis.yaxis)
+    style.plain_log(axis.yaxis)
     shown = summary["median"][summary["median"] >= ZERO]
     # The lines set the limits: one quartile near 0 must not flatten them all.
     axis.set_ylim(float(shown.min()) / 2.5, float(shown.max()) * 2.5)
@@ -108,13 +102,6 @@ def _draw_ratios(axis: Any, summary: pd.DataFrame, along: str) -> None:
     if unbiased:
         names = ",\n".join(unbiased)
         axis.annotate(f"{names}: 0", (0.97, 0.05), xycoords="axes fraction", ha="right", va="bottom", fontsize=7)
-
-
-def _plain_log(axis: Any) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _handles(axis: Any) -> list[Any]:
@@ -134,7 +121,8 @@ _WINDOW_CAPTION = (
 )
 
 
-def _windows(theory: Theory) -> Artifact:
+def window(theory: Theory) -> Artifact:
+    """The cumulative ratio's estimate against the share of tokens that a window clips."""
     quantities = [quantity for quantity, _ in _QUANTITIES]
     columns = ("seed", "vocabulary", "horizon", "kl", "batch", "advantage", "power", "deviations", "clip_rate")
     table = theory.read("theory_window", (*columns, *quantities))
@@ -177,7 +165,8 @@ _WALK_CAPTION = (
 )
 
 
-def _walks(theory: Theory) -> Artifact:
+def random_walk(theory: Theory) -> Artifact:
+    """The spread of log rho_t by position where one assumption is dropped."""
     columns = ("scenario", "assumption", "exponent", "seed", "position", "responses", "std", "robust", "exact_std")
     table = theory.read("theory_random_walk", columns)
     figure, axes = style.panels(2, 2, 2 * style.ROW + 0.9, sharex=True, sharey=True)

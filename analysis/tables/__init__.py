@@ -1,1 +1,1 @@
-"""One table a module: one with `make(sweep, model) -> Artifact` is made; nothing else lists it."""
+"""The tables, one file each; `analysis/registry.py` lists them."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from analysis.artifacts import Artifact, Table
-from analysis.inputs import NothingToShow
-from analysis.theory import ADVANTAGES, RATIOS, ZERO, Theory, attempts, setting, sources
+from analysis.theory import ADVANTAGES, RATIOS, ZERO, Theory, setting, sources
 
 _NAMES = {
     "token": "token (GRPO)",
@@ -26,12 +23,8 @@ _COLUMNS = ("seed", "vocabulary", "horizon", "kl", "batch", "window_deviations",
 _QUANTITIES = ["bias", "variance", "mse_batch"]
 
 
-def make_theory(theory: Theory) -> Iterator[Artifact | NothingToShow]:
+def make(theory: Theory) -> Artifact:
     """One row per kind of advantage and ratio."""
-    return attempts(theory, _table)
-
-
-def _table(theory: Theory) -> Artifact:
     columns = (*_COLUMNS, "position", *_QUANTITIES, "ratio_variance", "clip_rate")
     table = theory.read("table1", columns)
     totals = table[table["position"] == "total"]
@@ -45,7 +38,7 @@ def _table(theory: Theory) -> Artifact:
     ]
     batch = setting(table, "batch")
     header = ["Advantage", "ratio", "Var(rho)", "bias", "variance", f"MSE/{batch}"]
-    header += ["bias, clipped", "variance", f"MSE/{batch}", "tokens, %"]
+    header += ["bias, clipped", "variance, clipped", f"MSE/{batch}, clipped", "clipped tokens, %"]
     caption = _CAPTION.format(
         batch=batch,
         kl=setting(table, "kl"),

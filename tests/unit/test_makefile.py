@@ -5,11 +5,17 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", "-n", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+
 def planned(*arguments: str) -> str:
-    done = subprocess.run(["make", "-n", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = make(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -28,4 +34,38 @@ def test_an_environment_keeps_its_lock_and_another_lock_makes_it_anew(tmp_path: 
 def test_the_demo_trains_where_its_figures_look() -> None:
     commands = planned("demo", "RUNS=/scratch/runs")
     assert "run.root=/scratch/runs" in commands
-    assert "--runs /scratch/runs" in commands
+    assert '--runs "/scratch/runs"' in commands
+
+
+@pytest.mark.parametrize("target", ["figures", "status"])
+@pytest.mark.parametrize("name", ["SWEEP", "sweep", "Sweep"])
+def test_variables_may_be_written_in_either_case(target: str, name: str) -> None:
+    assert '--sweep "mine"' in planned(target, f"{name}=mine")
+    assert '--runs "/scratch/my runs" --sweep "demo"' in planned(target, "runs=/scratch/my runs")
+
+
+def test_every_variable_has_its_lower_case(tmp_path: Path) -> None:
+    given = ("venv=" + str(tmp_path), "lock=requirements/gpu.lock", "python=/opt/python")
+    assert f"PYTHON=/opt/python bash requirements/setup.sh {tmp_path} requirements/gpu.lock" in planned("setup", *given)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["sweeep=mine"], ["swept=mine"], ["METHOD=ctpo"], ["sweep=mine", "swep=x"], ["SWEEP=mine", "sweep=mine"]],
+)
+def test_a_variable_that_does_not_exist_or_is_given_twice_is_named_in_one_line(arguments: list[str]) -> None:
+    done = make("figures", *arguments)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert f"{arguments[-1]}: unknown, or given twice; there are PYTHON VENV LOCK RUNS SWEEP" in line
+
+
+def test_settings_of_what_the_recipes_start_are_let_through() -> None:
+    assert '--sweep "demo"' in planned("figures", "PIP_INDEX_URL=x", "CTPO_CACHE=/c", "WANDB_MODE=offline")
+
+
+def test_help_says_which_targets_take_a_sweep() -> None:
+    done = subprocess.run(["make"], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    of_a_sweep = [line.split()[1] for line in done.stdout.splitlines() if "SWEEP=name" in line]
+    assert of_a_sweep == ["figures", "status"]
+    assert "Variables: PYTHON VENV LOCK RUNS SWEEP" in done.stdout

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import sample_rows, walk_stats, write_run, write_sweep
+from synthetic import ACCURACY, sample_rows, walk_stats, write_run, write_sweep
 
 from analysis.__main__ import main
 from analysis.evaluation import Evaluation
-from analysis.figures import clipped_sides, heat_maps, ratio_by_position, training_curves
+from analysis.figures import figure1, figure1_sides, figure2, heat_maps
 from analysis.inputs import NothingToShow, Sweep
 from analysis.reported import load_reported
 from analysis.scores import final_scores
-from analysis.tables import accuracy, clip_ablation, differences
+from analysis.tables import table2, table2_differences, table3
 
+PROJECT = Path(__file__).resolve().parents[3]
+METHODS = ("grpo", "gspo", "ctpo", "ctpo_fixed")
+PICTURE = ("pdf", "png", "csv", "md")
 Run = pytest.CaptureFixture[str]
 
 
@@ -29,6 +35,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     write_sweep(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def analysed(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything of that sweep; read only."""
+    out = tmp_path_factory.mktemp("figures")
+    assert analyse(sweep, out) == 0
+    return out
 
 
 def analyse(runs: Path, out: Path, *more: str) -> int:
@@ -43,47 +57,84 @@ def problems_of(sweep: Sweep) -> str:
     return " | ".join(map(str, sweep.found.problems))
 
 
-def test_every_figure_and_table_of_a_sweep_is_written(sweep: Path, tmp_path: Path, capsys: Run) -> None:
-    assert analyse(sweep, tmp_path) == 0
-    names = {path.name for path in tmp_path.iterdir()}
-    for figure in ("figure1_tiny", "figure2_tiny", "figure1_sides_tiny", "heat_maps_tiny", "exponents_tiny"):
-        assert {f"{figure}.{suffix}" for suffix in ("pdf", "png", "csv", "md")} <= names
-    for table in ("table2_tiny", "table2_differences_tiny", "table3_tiny", "clip_uniformity_tiny", "claims_tiny"):
-        assert {f"{table}.{suffix}" for suffix in ("csv", "md", "tex")} <= names
-    assert "report.html" in names
-    last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith(f"{len(names)} files from 4 runs, 0 problems")
+def test_every_figure_and_table_of_a_sweep_is_written_figure_1_for_every_method(analysed: Path) -> None:
+    names = {path.name for path in analysed.iterdir()}
+    by_method = [f"{kind}_tiny_{method}" for kind in ("figure1", "figure1_sides", "heat_maps") for method in ACCURACY]
+    figures = {f"{name}.{suffix}" for name in (*by_method, "figure2_tiny", "exponents_tiny") for suffix in PICTURE}
+    tables = ("claims_tiny", "table2_tiny", "table2_differences_tiny", "table3_tiny", "clip_uniformity_tiny")
+    assert names == figures | {f"{name}.{suffix}" for name in tables for suffix in ("csv", "md", "tex")} | {
+        "report.html"
+    }
+    assert set(pd.read_csv(analysed / "exponents_tiny.csv")["method"]) == set(ACCURACY)
 
 
-def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
-    shutil.copytree(sweep, moved)
-    analyse(sweep, tmp_path / "first")
-    analyse(moved, tmp_path / "second")
-    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
-    second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert first == second
+def test_steps_and_methods_can_be_chosen_and_an_unknown_one_is_named(sweep: Path, tmp_path: Path, capsys: Run) -> None:
+    assert analyse(sweep, tmp_path, "--steps", "5", "15", "--method", "gspo") == 0
+    assert {path.name for path in tmp_path.glob("figure1*.png")} == {
+        "figure1_tiny_gspo.png",
+        "figure1_sides_tiny_gspo.png",
+    }
+    assert set(pd.read_csv(tmp_path / "exponents_tiny.csv")["method"]) == {"gspo"}
+    assert set(pd.read_csv(tmp_path / "figure1_tiny_gspo.csv")["step"]) == {5, 15}
+    assert "`python -m analysis --sweep demo --steps 5 15 --method gspo`" in (tmp_path / "table2_tiny.md").read_text()
+    assert analyse(sweep, tmp_path / "none", "--method", "gspo", "gspoo") == 2
+    assert capsys.readouterr().err == ("error: --method gspoo: no such run; there are: ctpo, ctpo_fixed, grpo, gspo\n")
+    assert not (tmp_path / "none").exists()
 
 
-def test_captions_say_runs_commits_seeds_and_command_but_no_path_of_this_machine(sweep: Path, tmp_path: Path) -> None:
-    analyse(sweep, tmp_path, "--steps", "5", "15")
-    text = (tmp_path / "figure1_tiny.md").read_text()
-    assert "`python -m analysis --sweep demo --steps 5 15`" in text
+def test_the_figures_of_a_run_change_no_tracked_file(sweep: Path, tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        name = ("-c", "user.name=t", "-c", "user.email=t@t")
+        return subprocess.run(
+            ["git", *name, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    for part in (".gitignore", "analysis", "ctpo", "paper_figures", "results/paper"):
+        source, copy = PROJECT / part, tmp_path / part
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("demo")) if source.is_dir() else shutil.copy(
+            source, copy
+        )
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "as it ships")
+    shutil.copytree(sweep, tmp_path / "results" / "runs")
+    command = [sys.executable, "-m", "analysis", "--sweep", "demo", "--method", "ctpo"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "paper_figures" / "demo" / "report.html").is_file()
+    assert git("status", "--porcelain") == ""
+
+
+def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, analysed: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep, tmp_path / "moved")
+    analyse(tmp_path / "moved", tmp_path / "again", "--method", "ctpo")
+    again = [path for kind in ("p*", "csv", "tex") for path in (tmp_path / "again").glob(f"*_tiny*.{kind}")]
+    again = [path for path in again if not path.stem.startswith("exponents")]  # of all methods, or of one
+    assert len(again) == 3 * 4 + 2 * 5
+    assert all(path.read_bytes() == (analysed / path.name).read_bytes() for path in again)
+
+
+def test_captions_say_runs_commits_seeds_and_command_but_no_path_of_this_machine(sweep: Path, analysed: Path) -> None:
+    text = (analysed / "figure1_tiny_ctpo.md").read_text()
+    assert "`python -m analysis --sweep demo`" in text
     assert "`demo/tiny/ctpo/seed0`, commit" in text
     assert "Seeds: 0" in text
     assert "n = " in text
-    assert not any(str(sweep) in path.read_text() for path in tmp_path.glob("*.md"))
+    assert not any(str(sweep) in path.read_text() for path in analysed.glob("*.md"))
 
 
 def test_the_table_says_what_the_samples_say(tmp_path: Path) -> None:
     scores = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
     write_run(tmp_path, method="ctpo", evaluated=(15,), scores={15: scores}, stats_at=())
     write_run(tmp_path, method="grpo", evaluated=(15,), scores={15: scores[::-1]}, stats_at=())
-    table = accuracy.make(load(tmp_path), "tiny").data.set_index(["method", "metric"])["value"]
+    table = table2.make(load(tmp_path), "tiny").data.set_index(["method", "metric"])["value"]
     assert table["ctpo", "avg@2"] == 0.5
     assert table["ctpo", "pass@2"] == pytest.approx(2 / 3)
     assert table["ctpo", "majority@2"] == 0.5  # a tie of a right and a wrong answer counts half
-    pairs = differences.make(load(tmp_path), "tiny").data
+    pairs = table2_differences.make(load(tmp_path), "tiny").data
     assert pairs["difference"].tolist() == [0.0]
     assert pairs["problems"].tolist() == [3]
     # Problem by problem: +1, 0, -1; all of the 8 sign patterns have a sum of size 0 or more.
@@ -103,17 +154,20 @@ def test_several_benchmarks_and_seeds_are_averaged(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_an_error_that_names_the_sweeps_there_are(sweep: Path, tmp_path: Path, capsys: Run) -> None:
-    assert analyse(sweep, tmp_path, "--sweep", "absent") == 1
-    assert "no run of sweep 'absent'" in capsys.readouterr().out
-    assert analyse(tmp_path / "nowhere", tmp_path) == 1
-    assert "run one first" in capsys.readouterr().out
+    assert analyse(sweep, tmp_path, "--sweep", "absent") == 2
+    assert capsys.readouterr().err == f"error: --sweep absent: no such folder under {sweep}; there are: demo\n"
+    assert analyse(tmp_path / "nowhere", tmp_path) == 2
+    assert "run one first" in capsys.readouterr().err
+    for escape in ("../demo", ".", "..", "", "*", "dem?", "/tmp", "demo/", "demo/tiny", "de mo\n"):
+        assert analyse(sweep, tmp_path, "--sweep", escape) == 2
+        assert "there are: demo" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_is_named_and_has_no_cell(tmp_path: Path) -> None:
     write_run(tmp_path, method="ctpo", stats_at=())
     write_run(tmp_path, method="grpo", state="running", evaluated=(0, 5), stats_at=())
     sweep = load(tmp_path)
-    artifact = accuracy.make(sweep, "tiny")
+    artifact = table2.make(sweep, "tiny")
     assert "unfinished: demo/tiny/grpo/seed0: state is 'running'" in problems_of(sweep)
     assert set(artifact.data["method"]) == {"ctpo"}
     assert "| GRPO | – | 0 | – | – |" in artifact.markdown("")
@@ -123,7 +177,7 @@ def test_an_unfinished_run_is_named_and_has_no_cell(tmp_path: Path) -> None:
 def test_a_run_that_was_not_evaluated_at_its_end_has_no_cell(tmp_path: Path) -> None:
     write_run(tmp_path, method="ctpo", stats_at=())
     write_run(tmp_path, method="grpo", evaluated=(0, 10), stats_at=())
-    caption = accuracy.make(load(tmp_path), "tiny").caption
+    caption = table2.make(load(tmp_path), "tiny").caption
     assert "last evaluated at step 10, not after the last step 15" in caption
 
 
@@ -152,21 +206,21 @@ def test_damaged_samples_are_named_and_leave_the_cell_empty(tmp_path: Path, dama
         frame = pd.read_parquet(path)
         pd.concat([frame, frame]).to_parquet(path, index=False)
     sweep = load(tmp_path)
-    artifact = accuracy.make(sweep, "tiny")
+    artifact = table2.make(sweep, "tiny")
     assert message in problems_of(sweep)
     assert set(artifact.data["method"]) == {"ctpo"}
     # The learning curve skips the step instead of guessing it.
-    assert training_curves.accuracy_curve(sweep, sweep.runs("tiny", "grpo")[0])[0].tolist() == [0, 5, 10]
+    assert figure2.accuracy_curve(sweep, sweep.runs("tiny", "grpo")[0])[0].tolist() == [0, 5, 10]
 
 
 def test_runs_evaluated_on_other_problems_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, method="ctpo", problems=10, stats_at=())
     write_run(tmp_path, method="grpo", problems=12, stats_at=())
-    artifact = accuracy.make(load(tmp_path), "tiny")
+    artifact = table2.make(load(tmp_path), "tiny")
     assert "other problems than the first run's" in artifact.caption
     assert len(set(artifact.data["method"])) == 1
     with pytest.raises(NothingToShow, match="no two methods"):
-        differences.make(load(tmp_path), "tiny")
+        table2_differences.make(load(tmp_path), "tiny")
 
 
 def test_benchmarks_with_another_number_of_samples_are_left_out(tmp_path: Path) -> None:
@@ -195,7 +249,7 @@ def test_torn_position_stats_are_named_and_the_other_steps_are_drawn(tmp_path: P
     path = run.path / "position_stats" / "step_10.npz"
     path.write_bytes(path.read_bytes()[:500])
     sweep = load(tmp_path)
-    assert set(ratio_by_position.make(sweep, "tiny").data["step"]) == {5, 15}
+    assert set(figure1.make(sweep, "tiny", "ctpo").data["step"]) == {5, 15}
     assert "position_stats/step_10.npz: not a position-stats archive" in problems_of(sweep)
 
 
@@ -203,15 +257,15 @@ def test_a_first_update_with_ratios_other_than_one_is_a_problem(tmp_path: Path) 
     shifted = walk_stats(np.random.default_rng(0), moved_first=True)
     write_run(tmp_path, stats_at=(15,), stats={15: shifted})
     sweep = load(tmp_path)
-    ratio_by_position.make(sweep, "tiny")
+    figure1.make(sweep, "tiny", "ctpo")
     assert "log-ratios of the first update spread by" in problems_of(sweep)
 
 
 def test_statistics_of_first_updates_only_are_not_drawn(tmp_path: Path) -> None:
     write_run(tmp_path, stats_at=(15,), stats={15: walk_stats(np.random.default_rng(0), updates=1)})
-    for make in (ratio_by_position.make, clipped_sides.make, heat_maps.make):
+    for make in (figure1.make, figure1_sides.make, heat_maps.make):
         with pytest.raises(NothingToShow, match="no update but the first"):
-            make(load(tmp_path), "tiny")
+            make(load(tmp_path), "tiny", "ctpo")
 
 
 def test_a_run_without_position_stats_says_what_to_set(tmp_path: Path, capsys: Run) -> None:
@@ -222,7 +276,7 @@ def test_a_run_without_position_stats_says_what_to_set(tmp_path: Path, capsys: R
 
 def test_a_run_whose_ratios_are_all_one_is_drawn_without_a_fit(tmp_path: Path) -> None:
     write_run(tmp_path, stats_at=(15,), stats={15: walk_stats(np.random.default_rng(0), sigma=0.0)})
-    figure = ratio_by_position.make(load(tmp_path), "tiny").data
+    figure = figure1.make(load(tmp_path), "tiny", "ctpo").data
     assert (figure["std"] == 0).all()
     assert figure["exponent"].isna().all()
 
@@ -230,7 +284,7 @@ def test_a_run_whose_ratios_are_all_one_is_drawn_without_a_fit(tmp_path: Path) -
 def test_figure_one_reads_the_planted_growth(tmp_path: Path) -> None:
     planted = walk_stats(np.random.default_rng(1), prompts=400, sigma=0.04)
     write_run(tmp_path, stats_at=(15,), stats={15: planted})
-    figure = ratio_by_position.make(load(tmp_path), "tiny").data
+    figure = figure1.make(load(tmp_path), "tiny", "ctpo").data
     assert figure["sigma_sqrt"][0] == pytest.approx(0.04, rel=0.06)
     assert figure["exponent_low"][0] < 0.5 < figure["exponent_high"][0]
 
@@ -276,7 +330,7 @@ def test_reported_numbers_have_a_source_and_unknown_ones_say_so() -> None:
 
 def test_paper_numbers_stand_beside_ours_and_an_unknown_one_is_not_a_number(tmp_path: Path) -> None:
     write_run(tmp_path, model="qwen3_4b", method="ctpo", stats_at=())
-    artifact = accuracy.make(load(tmp_path), "qwen3_4b")
+    artifact = table2.make(load(tmp_path), "qwen3_4b")
     assert artifact.table is not None
     paper = {row[0]: row[-1] for row in artifact.table.rows}
     assert paper == {"CTPO": "51.4", "GSPO": "47.7", "GRPO": "not recovered"}
@@ -288,7 +342,7 @@ def test_table_3_is_the_two_windows_and_their_paired_difference(tmp_path: Path) 
     half[0] = 1.0
     for method, scores in (("ctpo", right), ("ctpo_fixed", half), ("grpo", right)):
         write_run(tmp_path, model="qwen3_14b", method=method, evaluated=(15,), scores={15: scores}, stats_at=())
-    artifact = clip_ablation.make(load(tmp_path), "qwen3_14b")
+    artifact = table3.make(load(tmp_path), "qwen3_14b")
     assert artifact.table is not None
     assert [row[0] for row in artifact.table.rows] == ["CTPO, fixed clip", "CTPO", "adaptive − fixed"]
     # Seven differences of a half and one of 0, whose sign does not matter: 4 of the 256 patterns.
@@ -301,7 +355,7 @@ def test_table_3_is_the_two_windows_and_their_paired_difference(tmp_path: Path) 
 def test_without_both_windows_there_is_no_table_3(tmp_path: Path) -> None:
     write_run(tmp_path, method="ctpo", stats_at=())
     with pytest.raises(NothingToShow, match="not both evaluated"):
-        clip_ablation.make(load(tmp_path), "tiny")
+        table3.make(load(tmp_path), "tiny")
 
 
 def test_a_step_is_chosen_only_by_a_benchmark_that_is_not_reported(tmp_path: Path) -> None:
@@ -321,21 +375,37 @@ def test_a_step_is_chosen_only_by_a_benchmark_that_is_not_reported(tmp_path: Pat
 
 
 def test_a_benchmark_to_select_on_must_have_been_evaluated(sweep: Path, tmp_path: Path, capsys: Run) -> None:
-    assert main(["--runs", str(sweep), "--out", str(tmp_path / "out"), "--select-on", "aime42"]) == 1
-    assert "--select-on aime42: no run was evaluated on it, there are arithmetic" in capsys.readouterr().out
+    assert main(["--runs", str(sweep), "--out", str(tmp_path / "out"), "--select-on", "aime42"]) == 2
+    assert "--select-on aime42: no run was evaluated on it; there are: arithmetic" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(sweep: Path, tmp_path: Path) -> None:
-    analyse(sweep, tmp_path)
-    report = (tmp_path / "report.html").read_text()
-    assert report.count("<img ") == len(list(tmp_path.glob("*.png")))
-    assert report.count("<table ") == len(list(tmp_path.glob("*.tex")))
-    assert not re.search(r"(src|href)=\"(?!data:)", report)
+def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(analysed: Path) -> None:
+    report = (analysed / "report.html").read_text()
+    assert report.count("<img ") == len(list(analysed.glob("*.png")))
+    assert report.count("<table ") == 1 + len(list(analysed.glob("*.tex")))  # the first says which runs there are
+    assert not re.search(r"(src|href)=\"(?!data:|#)", report)
     assert "http" not in report
     parser = _Balanced()
     parser.feed(report)
     assert parser.open == []
+
+
+def test_the_report_goes_from_runs_and_contents_to_what_was_left_out(analysed: Path) -> None:
+    report = (analysed / "report.html").read_text()
+    links = re.findall(r'<a href="#([^"]*)"', report)
+    assert links == re.findall(r'<h2 id="([^"]*)"', report)
+    assert links[:7] == ["claims_tiny", "table2_tiny", *(f"figure1_tiny_{m}" for m in METHODS), "figure2_tiny"]
+    headings = [
+        "demo/tiny/ctpo_fixed/seed0",
+        ">Contents<",
+        'id="claims_tiny"',
+        'id="heat_maps_tiny_ctpo"',
+        ">Left out<",
+    ]
+    places = [report.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert "<h2 id=" not in report[places[-1] :]
 
 
 class _Balanced(HTMLParser):

@@ -16,7 +16,7 @@ from analysis.__main__ import main
 from analysis.comparability import swept_axes
 from analysis.figures import swept
 from analysis.inputs import NothingToShow, Sweep, method_rank
-from analysis.tables import accuracy
+from analysis.tables import table2
 from ctpo.records import Submission, write_submission
 from experiments import resolvers
 
@@ -39,7 +39,7 @@ def test_a_seed_of_another_config_is_named_and_not_averaged(tmp_path: Path) -> N
         config = {"actor": {"optim": {"lr": rate}}}
         write_run(tmp_path, seed=seed, evaluated=(15,), scores=scores, stats_at=(), config=config)
     sweep = Sweep.load(tmp_path, "demo")
-    cell = accuracy.make(sweep, "tiny").data.set_index("metric").loc["avg@2"]
+    cell = table2.make(sweep, "tiny").data.set_index("metric").loc["avg@2"]
     assert (cell["value"], cell["seeds"]) == (0.0, 2)
     assert problems_of(sweep) == [
         "malformed: demo/tiny/ctpo/seed2: run of another config than demo/tiny/ctpo/seed0: actor.optim.lr is 0.005, "
@@ -60,7 +60,7 @@ def test_evaluations_of_several_seeds_checkpoints_are_seeds_of_one_cell(tmp_path
         scores = {0: np.full((10, 2), float(seed > 0))}
         write_run(tmp_path, seed=seed, steps=0, evaluated=(0,), scores=scores, stats_at=(), config=config)
     sweep = Sweep.load(tmp_path, "demo")
-    cell = accuracy.make(sweep, "tiny").data.set_index("metric").loc["avg@2"]
+    cell = table2.make(sweep, "tiny").data.set_index("metric").loc["avg@2"]
     assert (cell["seeds"], cell["value"]) == (3, pytest.approx(2 / 3))
     assert problems_of(sweep) == []
 
@@ -184,7 +184,7 @@ def test_what_else_differs_between_methods_is_said_under_table_2(tmp_path: Path)
             "method": {"name": method, "window": {"kind": method}},
         }
         write_run(tmp_path, method=method, evaluated=(15,), stats_at=(), config=config)
-    caption = accuracy.make(Sweep.load(tmp_path, "demo"), "tiny").caption
+    caption = table2.make(Sweep.load(tmp_path, "demo"), "tiny").caption
     assert "Besides `method.*` the recorded configs of these runs differ in `actor.lr`." in caption
 
 

@@ -10,12 +10,12 @@ import pytest
 from synthetic import write_run
 
 from analysis import style
-from analysis.__main__ import _theory_artifacts as theory_artifacts
+from analysis.__main__ import _of_theory as of_theory
 from analysis.__main__ import main
 from analysis.artifacts import Artifact
-from analysis.figures import theory as figures
+from analysis.figures.theory import window
 from analysis.inputs import NothingToShow
-from analysis.tables import table1
+from analysis.registry import OF_THEORY
 from analysis.theory import Theory
 from ctpo.theory.__main__ import main as compute
 
@@ -33,9 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(folder: Path) -> dict[str, Artifact]:
     with style.applied():
-        made = [*figures.make_theory(Theory(folder)), *table1.make_theory(Theory(folder))]
-    assert all(isinstance(artifact, Artifact) for artifact in made), made
-    return {artifact.name: artifact for artifact in made if isinstance(artifact, Artifact)}
+        return {entry.name: entry.make(Theory(folder)) for entry in OF_THEORY}
 
 
 def test_everything_is_made_and_says_how(drawn: dict[str, Artifact]) -> None:
@@ -66,7 +64,8 @@ def test_table_1_holds_the_medians_of_its_file(drawn: dict[str, Artifact], folde
     table = pd.read_csv(folder / "table1.csv", dtype={"position": str})
     where = "position == 'total' and advantage == 'outcome' and clipping == 'none' and estimator == 'token'"
     expected = f"{table.query(where)['bias'].median():.3f}"
-    rows = drawn["table1"].table.rows
+    header, rows = drawn["table1"].table.header, drawn["table1"].table.rows
+    assert len(set(header)) == len(header)
     assert len(rows) == 8
     token = next(row for row in rows if row[0] == "outcome-level" and row[1].startswith("token"))
     assert token[3] == expected
@@ -79,13 +78,14 @@ def test_one_missing_or_broken_file_costs_one_figure(folder: Path, tmp_path: Pat
         (tmp_path / f"{name}.csv").write_bytes((folder / f"{name}.csv").read_bytes())
     (tmp_path / "theory_window.csv").write_text("seed,kl\n0,0.1\n")
     (tmp_path / "theory_horizon.csv").write_text("")
-    with style.applied():
-        made = list(figures.make_theory(Theory(tmp_path)))
-    reasons = [str(reason) for reason in made if isinstance(reason, NothingToShow)]
-    assert len(reasons) == 3
-    assert "no theory_off_policyness.csv" in reasons[0]
-    assert "theory_horizon.csv is unreadable" in reasons[1]
-    assert "theory_window.csv lacks vocabulary" in reasons[2]
+    made = dict(of_theory(tmp_path))
+    reasons = [str(reason) for reason in made.values() if isinstance(reason, NothingToShow)]
+    assert len(reasons) == 4
+    assert "no table1.csv" in reasons[0]
+    assert "no theory_off_policyness.csv" in reasons[1]
+    assert "theory_horizon.csv is unreadable" in reasons[2]
+    assert "theory_window.csv lacks vocabulary" in reasons[3]
+    assert isinstance(made["theory_random_walk"], Artifact)
     assert all(str(tmp_path) not in reason for reason in reasons)
 
 
@@ -102,14 +102,12 @@ def test_the_command_adds_them_to_a_sweep(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_folder_one_line_says_what_to_run(tmp_path: Path) -> None:
-    ((name, reason),) = theory_artifacts(tmp_path / "none")
-    assert name == "theory"
-    assert str(reason) == "the theory's folder does not exist; write it with python -m ctpo.theory"
+    reasons = {str(reason) for _, reason in of_theory(tmp_path / "none")}
+    assert reasons == {"the theory's folder does not exist; write it with python -m ctpo.theory"}
 
 
 def test_equal_numbers_give_equal_bytes(drawn: dict[str, Artifact], folder: Path) -> None:
     with style.applied():
-        again = list(figures.make_theory(Theory(folder)))[2]
-        assert isinstance(again, Artifact)
+        again = window(Theory(folder))
         for suffix in ("png", "pdf"):
             assert again.rendered(suffix) == drawn["theory_window"].rendered(suffix)

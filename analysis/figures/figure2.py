@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.artifacts import Artifact
@@ -116,8 +116,7 @@ def _finish_axes(axes: dict[str, Any]) -> None:
         positive = drawn[drawn > 0]
         if panel == "clip_fraction" and positive.size:
             axis.set_yscale("log", nonpositive="mask")
-            axis.yaxis.set_major_formatter(style.percent)
-            axis.yaxis.set_minor_formatter(NullFormatter())
+            style.plain_log(axis.yaxis, style.percent)
             axis.set_ylim(positive.min() / 2, positive.max() * 2)
         elif panel == "accuracy" and drawn.size:
             margin = 0.1 * max(0.05, drawn.max() - drawn.min())

@@ -9,8 +9,8 @@ from analysis.inputs import NothingToShow, Sweep
 from analysis.reported import load_reported
 from analysis.scores import final_scores
 from analysis.statistics.resampling import difference_interval, sign_flip_p_value
-from analysis.tables.accuracy import accuracy_rows, caption, numbers
-from analysis.tables.differences import p_text
+from analysis.tables.table2 import accuracy_rows, caption, numbers
+from analysis.tables.table2_differences import p_text
 
 METHODS = ("ctpo_fixed", "ctpo")
 _CAPTION = (

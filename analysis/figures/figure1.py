@@ -21,9 +21,9 @@ WINDOWS = (
 )
 
 
-def make(sweep: Sweep, model: str) -> Artifact:
+def make(sweep: Sweep, model: str, method: str) -> Artifact:
     """One column per step: standard deviation above, clip rates below."""
-    method, runs, found, why = sweep.observed_sums(model)
+    runs, found, why = sweep.shown_sums(model, method)
     measured = [(step, sums, measure_growth(sums)) for step, sums in found]
     shared: dict[str, Any] = {"sharex": True, "sharey": "row"}
     figure, axes = style.panels(2, len(measured), 2 * style.ROW + 0.75, **shared)
@@ -34,7 +34,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     for column, (step, sums, growth) in enumerate(measured):
         rates = {name: clip_rates(sums, window) for name, _, window, _, _ in WINDOWS}
         _draw_rates(axes[1, column], growth, rates)
-        axes[0, column].annotate(f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold")
+        axes[0, column].set_title(f"step {step}: $b$ = {growth.free[1].text()}", loc="left")
         tables.append(_numbers(step, growth, rates))
         fits.append(_fit_sentence(step, growth, sums))
     _label(figure, axes, counts_axes)
@@ -43,10 +43,9 @@ def make(sweep: Sweep, model: str) -> Artifact:
     rates_shown = data[[f"clip_rate_{name}" for name, *_ in WINDOWS]].max(axis=1).to_numpy()
     responses = data["responses"].to_numpy()
     axes[0, 0].set_ylim(0, max(1e-9, axis_top(spreads, responses)))
-    axes[1, 0].set_ylim(0, max(0.001, axis_top(rates_shown, responses)))
-    axes[1, 0].yaxis.set_major_formatter(style.percent)
+    share_axis(axes[1, 0], rates_shown, responses)
     return Artifact(
-        f"figure1_{model}",
+        f"figure1_{model}_{method}",
         f"Figure 1 ({model}, {style.look(method).label})",
         " ".join([_CAPTION, why, *fits]),
         runs,
@@ -92,8 +91,6 @@ def _draw_spread(axis: Any, growth: Growth) -> Any:
     axis.plot(at, growth.predicted[shown], ":", color=style.GREY, label="from variances of increments", **fits)
     axis.plot(at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits)
     axis.plot(at, square_root, "--", color=style.SQUARE_ROOT_COLOUR, label=r"fit $\sigma\sqrt{t}$", **fits)
-    exponent_text = f"$b$ = {growth.free[1].text()}"
-    axis.annotate(exponent_text, (0.03, 0.83), xycoords="axes fraction", va="top", fontsize=7)
     return counts
 
 
@@ -128,6 +125,13 @@ def draw_points(
     bars = np.nan_to_num(np.abs(np.array([values.estimate - values.low, values.high - values.estimate])))
     looks = {"color": color, "ms": 2.6, "elinewidth": 0.7, "lw": 0.9, "label": label}
     axis.errorbar(at, values.estimate, yerr=bars, fmt=f"{marker}{line}", **looks)
+
+
+def share_axis(axis: Any, shares: FloatArray, responses: FloatArray) -> None:
+    """Limits and labels of an axis of clipped shares; a little room below 0, so that points there are whole."""
+    top = max(0.001, axis_top(shares, responses))
+    axis.set_ylim(-0.04 * top, top)
+    axis.yaxis.set_major_formatter(style.percent)
 
 
 def axis_top(values: FloatArray, responses: FloatArray) -> float:

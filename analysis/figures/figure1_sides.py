@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.artifacts import Artifact
-from analysis.figures.ratio_by_position import WINDOWS, aside, axis_top, draw_points, drawn_bins
+from analysis.figures.figure1 import WINDOWS, aside, draw_points, drawn_bins, share_axis
 from analysis.growth import clip_rates, measure_growth
 from analysis.inputs import Sweep
 from analysis.statistics.intervals import Interval
@@ -21,9 +21,9 @@ _CAPTION = (
 )
 
 
-def make(sweep: Sweep, model: str) -> Artifact:
+def make(sweep: Sweep, model: str, method: str) -> Artifact:
     """One column per step, one row per side."""
-    method, runs, columns, why = sweep.observed_sums(model)
+    runs, columns, why = sweep.shown_sums(model, method)
     figure, axes = style.panels(2, len(columns), 2 * style.ROW + 0.4, sharex=True, sharey="row")
     tables = []
     for column, (step, sums) in enumerate(columns):
@@ -46,14 +46,13 @@ def make(sweep: Sweep, model: str) -> Artifact:
                 )
             if column == 0:
                 axis.set_ylabel(label)
-        axes[0, column].annotate(f"step {step}", (0.03, 0.95), xycoords="axes fraction", va="top", weight="bold")
+        axes[0, column].set_title(f"step {step}", loc="left")
         axes[1, column].set_xlabel("position $t$ (model tokens)")
     data = pd.concat(tables)
     axes[0, 0].set_xlim(left=0)
     for row, (side, _) in enumerate(SIDES):
         rows = data[data["side"] == side]
-        axes[row, 0].set_ylim(0, max(0.001, axis_top(rows["rate"].to_numpy(), rows["responses"].to_numpy())))
-        axes[row, 0].yaxis.set_major_formatter(style.percent)
+        share_axis(axes[row, 0], rows["rate"].to_numpy(), rows["responses"].to_numpy())
     figure.legend(handles=axes[0, 0].get_legend_handles_labels()[0], loc="outside lower center", ncols=2)
     title = f"Figure 1, clipped high and low ({model}, {style.look(method).label})"
-    return Artifact(f"figure1_sides_{model}", title, f"{_CAPTION} {why}", runs, data, figure)
+    return Artifact(f"figure1_sides_{model}_{method}", title, f"{_CAPTION} {why}", runs, data, figure)
