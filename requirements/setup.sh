@@ -12,7 +12,9 @@ fail() { echo "setup: $1" >&2; exit 1; }
 
 packages=()
 command -v bwrap >/dev/null || packages+=(bubblewrap)
-{ ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -q 'libnuma\.so\.1' || packages+=(libnuma1)  # vLLM links it
+libraries=$(ldconfig -p 2>/dev/null || /sbin/ldconfig -p)
+grep -q 'libnuma\.so\.1' <<<"$libraries" || packages+=(libnuma1)  # vLLM links it
+grep -q 'libseccomp\.so\.2' <<<"$libraries" || packages+=(libseccomp2)  # compiles the sandbox' filter
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if ((${#packages[@]})); then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -3,7 +3,8 @@
 The slow way: every call starts an interpreter that must import what it uses. It serves hosts that let
 bubblewrap make namespaces but not what runs inside it or beside it (AppArmor on Ubuntu from 23.10 has a
 profile for bubblewrap alone), and as the yardstick of `make bench`. The kernel's own checks are the same; weaker
-than the warm way is only that the number of files in the scratch directory is not bounded.
+than the warm way is only that the number of files in the scratch directory is not bounded, and that without root a
+call can set the times of /dev/null, /dev/zero and /dev/urandom.
 """
 
 from __future__ import annotations
@@ -64,17 +65,21 @@ def layout_arguments(layout: Layout) -> list[str]:
         arguments += ["--ro-bind", source, place]
     for place in layout.empty:
         arguments += ["--tmpfs", place, "--remount-ro", place]
-    return arguments
+    return arguments + _devices("")
 
 
 def staged_arguments(root: str) -> list[str]:
     """Arguments that take the whole tree from a directory where it was already put together."""
-    return ["--ro-bind", root, "/"]
+    return ["--ro-bind", root, "/", *_devices(root)]
+
+
+def _devices(root: str) -> list[str]:
+    """Those of the staged tree are mounted read-only; bubblewrap itself could not without making them useless."""
+    return [argument for device in DEVICES for argument in ("--dev-bind", root + device, device)]
 
 
 def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
     """The whole command line; expects the order on CHANNEL and the filter on SECCOMP."""
-    devices = [argument for device in DEVICES for argument in ("--dev-bind", device, device)]
     return [
         bwrap,
         *(
@@ -88,7 +93,6 @@ def command(bwrap: str, tree: list[str], limits: Limits) -> list[str]:
         *("--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
         *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--seccomp", str(SECCOMP)),
         *tree,
-        *devices,
         *("--size", str(limits.file_mb << 20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH),
         "--",
         *(PYTHON, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM),

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ctpo.sandbox import seccomp
 from ctpo.sandbox.bubblewrap import find_bubblewrap
 from ctpo.sandbox.results import SandboxUnavailable, advice
 from ctpo.sandbox.runtime import find_packages
@@ -41,9 +42,12 @@ class SandboxServer:
             if not warm:
                 raise
             bubblewrap, self._no_bubblewrap = None, str(error)
+        filter_program = seccomp.filter_program()
         config = {
             "packages": find_packages(),
             "bubblewrap": bubblewrap,  # found here because the server has no PATH
+            "filter": filter_program.hex(),  # compiled here because the server has none of the environment's packages
+            "calls": len(seccomp.allowed_numbers()),
             "concurrency": concurrency,
             "warm": warm,
             "modules": modules,

@@ -1,195 +1,145 @@
-"""The system-call filter of the sandbox, as a classic BPF program built here (no libseccomp needed).
+"""The system calls that a program may make: a list of the allowed ones, compiled to BPF by libseccomp.
 
-A deny-list, because numpy, scipy and the C library may use any of the ordinary calls and a missing one
-shows as a wrong answer of the tool. Denied is what reaches beyond one's own process, memory and files, or
-opens large, rarely used parts of the kernel. See seccomp(2) and `struct seccomp_data` in <linux/seccomp.h>.
+A call that is not listed answers ENOSYS, as if the kernel were older, and the C library and Python fall back to a
+listed one where they have another way. `REFUSED` answers EPERM, which tells a program that it may not, rather than
+that it cannot. A condition on arguments looks at the low 32 bits, as the kernel does.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import platform
-import struct
+from typing import TYPE_CHECKING
 
 from ctpo.sandbox.results import SandboxUnavailable
 
-# name -> (x86_64 number, aarch64 number); None where the architecture has no such call.
-DENIED: dict[str, tuple[int | None, int | None]] = {
-    # other processes' memory and descriptors
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438),
-    "kcmp": (312, 272),
-    # the network, of which a namespace confines the most, but not AF_VSOCK and AF_ALG; `socketpair` needs none
-    "socket": (41, 198),
-    "bind": (49, 200),
-    "connect": (42, 203),
-    "listen": (50, 201),
-    "accept": (43, 202),
-    "accept4": (288, 242),
-    # memory that no file-size or scratch limit counts
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "shmat": (30, 196),
-    "shmctl": (31, 195),
-    "semget": (64, 190),
-    "msgget": (68, 186),
-    "mq_open": (240, 180),
-    "remap_file_pages": (216, 234),
-    # mounts, namespaces, roots
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "fanotify_init": (300, 262),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    # kernel programs, tracing, keys, asynchronous rings, page-fault handling
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "userfaultfd": (323, 282),
-    "lookup_dcookie": (212, 18),
-    # the machine itself
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "acct": (163, 89),
-    "syslog": (103, 116),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "adjtimex": (159, 171),
-    "clock_adjtime": (305, 266),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "vhangup": (153, 58),
-    "personality": (135, 92),
-    "move_pages": (279, 239),
-    "migrate_pages": (256, 238),
-    "mbind": (237, 235),
-    "set_mempolicy": (238, 237),
-    "nfsservctl": (180, 42),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-    "ustat": (136, None),
-    "sysfs": (139, None),
-    "_sysctl": (156, None),
+if TYPE_CHECKING:
+    import pyseccomp
+
+#: Allowed whatever their arguments are, by the reason why a scientific Python program needs them.
+ALLOWED: dict[str, str] = {
+    "files: scratch is a file system of the call's own, all others are mounted read-only": (
+        "open openat creat close close_range read write readv writev pread64 pwrite64 preadv pwritev lseek stat lstat "
+        "fstat newfstatat statx access faccessat faccessat2 getdents getdents64 getcwd chdir fchdir mkdir mkdirat "
+        "rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat readlink readlinkat chmod "
+        "fchmod fchmodat fchmodat2 chown fchown lchown fchownat umask truncate ftruncate fallocate utime utimes "
+        "utimensat futimesat mknod mknodat statfs fstatfs getxattr lgetxattr fgetxattr listxattr llistxattr "
+        "flistxattr sendfile copy_file_range dup dup2 dup3"
+    ),
+    "memory, which the limits count": "mmap munmap mprotect mremap madvise brk",
+    "threads and the scheduler's answers about oneself": (
+        "gettid set_tid_address set_robust_list get_robust_list rseq sched_yield sched_getaffinity sched_getparam "
+        "sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getcpu"
+    ),
+    "clocks and sleep": (
+        "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getitimer setitimer alarm "
+        "timerfd_create timerfd_settime timerfd_gettime"
+    ),
+    "signals within the pid namespace": (
+        "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause kill "
+        "tkill tgkill signalfd signalfd4 restart_syscall"
+    ),
+    "processes; not setsid, as the scheduler shares a processor out by session": (
+        "fork vfork execve exit exit_group wait4 waitid getpid getppid getpgrp getpgid setpgid getsid getrlimit "
+        "setrlimit prlimit64 getrusage getpriority setpriority"
+    ),
+    "waiting for several descriptors": (
+        "pipe pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_wait "
+        "epoll_wait_old epoll_pwait epoll_pwait2 eventfd eventfd2"
+    ),
+    "connected pairs of sockets, as asyncio and multiprocessing make them": (
+        "sendto recvfrom sendmsg recvmsg shutdown getsockopt getsockname getpeername"
+    ),
+    "the identity, which the kernel lets nobody change here, and the machine": (
+        "getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid setresuid "
+        "setresgid capget uname sysinfo getrandom arch_prctl"
+    ),
 }
-_CLONE, _CLONE3, _SOCKETPAIR, _IOCTL, _PRCTL = (56, 220), (435, 435), (53, 199), (16, 29), (157, 167)
-_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+#: They succeed and do nothing: scratch is memory, and a flush of a shared file would be one of the host's disk.
+IDLE = "fsync fdatasync msync sync syncfs sync_file_range fadvise64"
+#: What a program is told that it may not do.
+REFUSED = "socket bind connect listen accept accept4 setsid setxattr lsetxattr fsetxattr"
+
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _AF_UNIX, _SOCK_TYPE, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 0xF, 1, 5
-_PR_SET_PDEATHSIG = 1
-_TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody's terminal
-
-_LOAD, _AND, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL = 0x7FFF0000, 0x80000000
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets; both architectures are little-endian
+_DUPFD, _GETFD, _SETFD, _GETFL, _SETFL, _DUPFD_CLOEXEC, _GETPIPE_SZ = 0, 1, 2, 3, 4, 1030, 1032
+_LOCK_COMMANDS = (5, 6, 7, 36, 37, 38)  # F_GETLK, SETLK, SETLKW, and the three of open files
+_TCGETS, _TIOCGWINSZ, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451
+_GET_DUMPABLE, _SET_NAME, _GET_NAME, _GET_SECCOMP, _CAPBSET_READ, _GET_NO_NEW_PRIVS = 3, 15, 16, 21, 23, 39
 
 
-def _deny(code: int) -> bytes:
-    return _op(_RETURN, 0x00050000 | code)
+def machines() -> dict[str, int]:
+    """libseccomp's number of each machine for which calls can be made (`warm_inside` knows their clone(2))."""
+    import pyseccomp
+
+    return {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
 
 
-def _op(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, if_true, if_false, k)
+def allowed_numbers() -> set[int]:
+    """Numbers, on this machine, of the calls that may do something with some arguments."""
+    import pyseccomp
 
-
-def _decide(blocks: dict[int, list[bytes]]) -> list[bytes]:
-    """The block of the call's number runs, and must return; any other call is allowed.
-
-    A binary search: the kernel tries a new filter on every number there is, which for a list costs each call of
-    ours a tenth of a millisecond.
-    """
-    numbers = sorted(blocks)
-    if len(numbers) > 3:
-        middle = len(numbers) // 2
-        lower, upper = ({n: blocks[n] for n in part} for part in (numbers[:middle], numbers[middle:]))
-        below = _decide(lower)
-        return [_op(_JUMP_GE, numbers[middle], len(below), 0), *below, *_decide(upper)]
-    program = []
-    for number in numbers:
-        program += [_op(_JUMP_EQ, number, 0, len(blocks[number])), *blocks[number]]
-    return [*program, _op(_RETURN, _ALLOW)]
+    conditional = "clone socketpair fcntl ioctl prctl futex"
+    names = " ".join([*ALLOWED.values(), IDLE, conditional]).split()
+    return {number for name in names if (number := pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)) >= 0}
 
 
 def filter_program(machine: str | None = None) -> bytes:
     """BPF program for `machine` (default: this one): an array of `struct sock_filter`, 8 bytes each.
 
-    Other architectures' calls (32-bit, x32) kill the process; denied calls fail with EPERM; `clone3` with
-    ENOSYS, so that the C library falls back to `clone`, whose flags a filter can read; pairs of sockets with
-    EAFNOSUPPORT unless they are of AF_UNIX and stay connected for good (a datagram socket can leave its peer, and
-    then send to whoever shares the network namespace). Nobody unties himself from his parent's death. Raises
-    SandboxUnavailable on an architecture other than x86_64 and aarch64.
+    Other architectures' calls (32-bit, x32) kill the process. Raises SandboxUnavailable without libseccomp and on an
+    architecture other than x86_64 and aarch64.
     """
+    try:
+        import pyseccomp
+    except RuntimeError as error:
+        raise SandboxUnavailable(
+            f"sandbox: {error}: apt-get install libseccomp2 (Debian, Ubuntu) or dnf install libseccomp (Fedora, RHEL)"
+        ) from error
     machine = machine or platform.machine()
-    if machine not in _AUDIT_ARCH:
+    if machine not in machines():
         raise SandboxUnavailable(f"sandbox: no system-call filter for {machine}; it needs x86_64 or aarch64 Linux")
-    column = list(_AUDIT_ARCH).index(machine)
-    program = [
-        _op(_LOAD, _ARCH),
-        _op(_JUMP_EQ, _AUDIT_ARCH[machine], 1, 0),
-        _op(_RETURN, _KILL),
-        _op(_LOAD, _NR),
-    ]
-    if machine == "x86_64":
-        program += [_op(_JUMP_GE, 0x40000000, 0, 1), _op(_RETURN, _KILL)]
-    blocks = {
-        number: [_deny(errno.EPERM)]
-        for number in (numbers[column] for numbers in DENIED.values())
-        if number is not None
-    }
-    blocks[_CLONE3[column]] = [_deny(errno.ENOSYS)]
-    namespaces = [
-        _op(_LOAD, _ARG0),
-        _op(_JUMP_SET, _NEW_NAMESPACES, 0, 1),
-        _deny(errno.EPERM),
-        _op(_RETURN, _ALLOW),
-    ]
-    pair = [
-        _op(_LOAD, _ARG0),
-        _op(_JUMP_EQ, _AF_UNIX, 0, 4),
-        _op(_LOAD, _ARG1),
-        _op(_AND, _SOCK_TYPE),
-        _op(_JUMP_EQ, _SOCK_STREAM, 2, 0),
-        _op(_JUMP_EQ, _SOCK_SEQPACKET, 1, 0),
-        _deny(errno.EAFNOSUPPORT),
-        _op(_RETURN, _ALLOW),
-    ]
-    tie = [_op(_LOAD, _ARG0), _op(_JUMP_EQ, _PR_SET_PDEATHSIG, 0, 1), _deny(errno.EPERM), _op(_RETURN, _ALLOW)]
-    terminal = [
-        _op(_LOAD, _ARG1),
-        _op(_JUMP_EQ, _TERMINAL_INPUT[0], 1, 0),
-        _op(_JUMP_EQ, _TERMINAL_INPUT[1], 0, 1),
-        _deny(errno.EPERM),
-        _op(_RETURN, _ALLOW),
-    ]
-    blocks |= {_CLONE[column]: namespaces, _SOCKETPAIR[column]: pair}
-    blocks |= {_IOCTL[column]: terminal, _PRCTL[column]: tie}
-    return b"".join([*program, *_decide(blocks)])
+    program = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))
+    program.remove_arch(pyseccomp.Arch.NATIVE)
+    program.add_arch(machines()[machine])
+    program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    program.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree: the kernel tries a new filter on every number
+    _add_rules(program)
+    target = os.memfd_create("filter")
+    with open(target, "rb") as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def _add_rules(program: pyseccomp.SyscallFilter) -> None:
+    """Where several rules of a call apply to its arguments, none contradicts another."""
+    from pyseccomp import ALLOW, ERRNO, MASKED_EQ, Arch, Arg, resolve_syscall
+
+    def where(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Arg:
+        return Arg(argument, MASKED_EQ, mask, value)
+
+    for names, action in (
+        *((names, ALLOW) for names in ALLOWED.values()),
+        (IDLE, ERRNO(0)),
+        (REFUSED, ERRNO(errno.EPERM)),
+        ("flock", ERRNO(errno.ENOLCK)),  # a lock on a file that all calls share would be seen by the others
+    ):
+        for name in names.split():
+            if resolve_syscall(Arch.NATIVE, name) != -1:  # newer than the installed libseccomp: not on the list
+                program.add_rule(action, name)
+    rule = program.add_rule
+    rule(ALLOW, "clone", where(0, 0, _NEW_NAMESPACES))
+    # A datagram socket can leave its peer, and then send to whoever shares the network namespace.
+    for kind in (_SOCK_STREAM, _SOCK_SEQPACKET):
+        rule(ALLOW, "socketpair", where(0, _AF_UNIX), where(1, kind, _SOCK_TYPE))
+    for command in (_DUPFD, _GETFD, _SETFD, _GETFL, _SETFL, _DUPFD_CLOEXEC, _GETPIPE_SZ):
+        rule(ALLOW, "fcntl", where(1, command))
+    for command in _LOCK_COMMANDS:
+        rule(ERRNO(errno.ENOLCK), "fcntl", where(1, command))
+    for request in (_TCGETS, _TIOCGWINSZ, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX):
+        rule(ALLOW, "ioctl", where(1, request))
+    for option in (_GET_DUMPABLE, _SET_NAME, _GET_NAME, _GET_SECCOMP, _CAPBSET_READ, _GET_NO_NEW_PRIVS):
+        rule(ALLOW, "prctl", where(0, option))
+    rule(ALLOW, "futex")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpo.sandbox import cgroups, seccomp, system
+from ctpo.sandbox import cgroups, system
 from ctpo.sandbox.bubblewrap import ColdStart, layout_arguments, staged_arguments
 from ctpo.sandbox.calls import Ends
 from ctpo.sandbox.cgroups import Cgroup
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 def _prepare(config: dict[str, Any]) -> _Prepared:
     workers, limits = config["concurrency"], Limits()
-    bpf = seccomp.filter_program()
+    bpf = bytes.fromhex(config["filter"])
     layout = build_layout(config["packages"])
     # Before the private mount namespace, so that the host's view of the hierarchy counts.
     home = cgroups.find_home()
@@ -103,7 +103,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     )
     who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     namespaces = "new user, pid, mount, ipc, uts namespaces; an empty network and no sockets"
-    summary = f"{how} as {who}; {namespaces}; {len(seccomp.DENIED)} system calls denied; {memory}"
+    summary = f"{how} as {who}; {namespaces}; {config['calls']} system calls allowed; {memory}"
     return _Prepared(starter, groups, summary)
 
 

@@ -157,15 +157,15 @@ def _fill(root: str, layout: Layout) -> None:
             os.mkdir(target)
         else:
             Path(target).touch()
-        _mount(source, target, None, _MS_BIND)
-        _mount("none", target, None, _kept(target) | _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+        _mount_readonly(source, target, _MS_NODEV)
     for place in layout.empty:
         _mount("sandbox", root + place, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "mode=0755,size=4k")
     for device in DEVICES:
         Path(root + device).touch()
-        _mount(device, root + device, None, _MS_BIND)
+        _mount_readonly(device, root + device)  # it can be written to, but its times cannot be set
 
 
-def _kept(mounted: str) -> int:
-    """Flags that a remount in a user namespace may not take off what it got from the host."""
-    return os.statvfs(mounted).f_flag & os.ST_NOEXEC
+def _mount_readonly(source: str, target: str, flags: int = 0) -> None:
+    _mount(source, target, None, _MS_BIND)
+    kept = os.statvfs(target).f_flag & os.ST_NOEXEC  # which a user namespace may not take off what the host has mounted
+    _mount("none", target, None, kept | flags | _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID)

@@ -85,12 +85,36 @@ import fcntl, os
 flags = fcntl.fcntl(0, fcntl.F_GETFL)
 if flags & os.O_NONBLOCK: print("BREACH: another program's flag")
 fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_NONBLOCK)
-fcntl.flock(0, fcntl.LOCK_SH)
+"""
+_LOCKS = """
+import fcntl, os
+for path in ("/", "/packages", "/packages/sympy/__init__.py", "/usr/bin/python3", "/dev/null"):
+    fd = os.open(path, os.O_RDONLY)
+    for command in (fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_GETLK, 36, 37, 38, fcntl.F_SETLEASE, fcntl.F_NOTIFY):
+        try: fcntl.fcntl(fd, command, bytes(32) if command < 100 else 0); print("BREACH", path, command)
+        except OSError: pass
+    for operation in (fcntl.LOCK_SH, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN):
+        try: fcntl.flock(fd, operation); print("BREACH", path, operation)
+        except OSError: pass
+print("none")
+"""
+_TIMES = """
+import os
+for path in ("/", "/tmp/..", "/usr/bin/python3", "/packages/sympy", "/dev", "/dev/null", "/dev/zero", "/dev/urandom"):
+    before = os.stat(path)
+    for change in (lambda: os.utime(path), lambda: os.utime(path, (1, 1)), lambda: os.chmod(path, 0o777),
+                   lambda: open(path, "rb").read(9), lambda: open(path, "wb", 0).write(b"x")):
+        try: change()
+        except OSError: pass
+    if os.stat(path) != before: print("BREACH", path)
+print("none")
 """
 
 POISON = (
-    Probe("flags and locks of standard input", _STANDARD_INPUT),
-    Probe("flags and locks of standard input, again", _STANDARD_INPUT),
+    Probe("locks, leases and watches on files that calls share", _LOCKS, expect="none"),
+    Probe("times and modes of files and devices that calls share", _TIMES, expect="none", warm_only=True),
+    Probe("flags of standard input", _STANDARD_INPUT),
+    Probe("flags of standard input, again", _STANDARD_INPUT),
     Probe("poisoned memory of objects and modules", _MEMORY, ("ok", "error", "killed", "memory")),
     Probe("poisoned packages", _NUMPY, ("ok", "error"), ""),
     Probe("filled and emptied sys.modules", _MODULES, ("ok", "error")),
