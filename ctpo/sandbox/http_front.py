@@ -9,21 +9,41 @@ can run code.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctpo.sandbox.client import SandboxClient
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import MAX_CODE_BYTES
 from ctpo.sandbox.results import ExecutionResult, SandboxUnavailable
 
-LANGUAGES = ("python", "python3", "py")
 _LONGEST_S = 600.0
+_ARRIVAL_S = 10.0  # a request's head, and then its body, must arrive within
 _RETURN_CODES = {"ok": 0, "error": 1}
+
+
+class Asked(BaseModel):
+    """The body of a request, in SandboxFusion's names; names that are not here have no effect."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    code: str = Field(max_length=MAX_CODE_BYTES)
+    language: Literal["python", "python3", "py"] = "python"
+    run_timeout: float | None = Field(default=None, ge=0, le=_LONGEST_S)
+    memory_limit_MB: int = -1
+    stdin: Literal["", None] = None
+    files: dict[str, None] | None = Field(default=None, max_length=0)
+
+    def limits(self, defaults: Limits) -> Limits:
+        """Raises ValueError naming a limit that is out of its bounds."""
+        wall_s = self.run_timeout or defaults.wall_s
+        memory_mb = defaults.memory_mb if self.memory_limit_MB in (-1, 0) else self.memory_limit_MB
+        return replace(defaults, wall_s=wall_s, cpu_s=wall_s, memory_mb=memory_mb)
 
 
 def application(client: SandboxClient) -> web.Application:
@@ -31,14 +51,16 @@ def application(client: SandboxClient) -> web.Application:
 
     async def run_code(request: web.Request) -> web.Response:
         try:
-            asked = json.loads(await request.read())
-            code, limits = _understood(asked, client.limits)
+            asked = Asked.model_validate_json(await asyncio.wait_for(request.read(), _ARRIVAL_S))
+            limits = asked.limits(client.limits)
+        except asyncio.TimeoutError:
+            return _refusal(f"the body did not arrive within {_ARRIVAL_S:.0f} s", 408)
         except ValueError as error:
-            return web.json_response(_answer("SandboxError", str(error), None), status=400)
+            return _refusal(_first(error) if isinstance(error, ValidationError) else str(error), 400)
         try:
-            result = await client.run(code, limits=limits, echo=False)
+            result = await client.run(asked.code, limits=limits, echo=False)
         except SandboxUnavailable as error:
-            return web.json_response(_answer("SandboxError", str(error), None))
+            return _refusal(str(error), 200)
         return web.json_response(_answer("Success" if result.reason == "ok" else "Failed", "", _run_result(result)))
 
     app = web.Application(client_max_size=4 * MAX_CODE_BYTES)
@@ -58,7 +80,14 @@ def serve(client: SandboxClient, host: str, port: int) -> None:
 
     app = application(client)
     app.on_cleanup.append(closing)
-    web.run_app(app, host=host, port=port, print=lambda text: print(text.splitlines()[0], flush=True))
+    web.run_app(
+        app,
+        host=host,
+        port=port,
+        print=lambda text: print(text.splitlines()[0], flush=True),
+        handler_cancellation=True,  # whose client hangs up is cancelled, and with it the call
+        keepalive_timeout=_ARRIVAL_S,  # also of a connection whose first request does not arrive
+    )
 
 
 def _loopback(host: str) -> bool:
@@ -68,21 +97,15 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _understood(asked: Any, defaults: Limits) -> tuple[str, Limits]:
-    """Raises ValueError naming the field, its value and the fix."""
-    if not isinstance(asked, dict) or not isinstance(asked.get("code"), str):
-        raise ValueError("code: give a JSON object with the program as a string")
-    language = asked.get("language", "python")
-    if language not in LANGUAGES:
-        raise ValueError(f"language={language!r}: give {', '.join(LANGUAGES)}")
-    if asked.get("files") or asked.get("stdin"):
-        raise ValueError("files, stdin: programs get no input here, leave them empty")
-    wall = asked.get("run_timeout") or defaults.wall_s
-    if not isinstance(wall, int | float) or not 0 < wall <= _LONGEST_S:
-        raise ValueError(f"run_timeout={wall!r}: give seconds, at most {_LONGEST_S:.0f}")
-    memory = asked.get("memory_limit_MB") or -1
-    memory_mb = defaults.memory_mb if memory == -1 else memory
-    return asked["code"], replace(defaults, wall_s=float(wall), cpu_s=float(wall), memory_mb=memory_mb)
+def _first(error: ValidationError) -> str:
+    """The first complaint: field, value, and what to give."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"])) or "body"
+    return f"{field}={first['input']!r:.60}: {first['msg']}"
+
+
+def _refusal(message: str, status: int) -> web.Response:
+    return web.json_response(_answer("SandboxError", message, None), status=status)
 
 
 def _run_result(result: ExecutionResult) -> dict[str, Any]:
