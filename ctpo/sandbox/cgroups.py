@@ -4,6 +4,9 @@ Version 1: a group below our own in each hierarchy. Version 2: a sibling of our 
 since a group that holds processes cannot pass controllers on; the nearest one that offers both controllers
 is taken, so that a batch job's own limits keep holding. Groups are named after the process that made them;
 whatever a killed one left is removed at the next start.
+
+Where there is a `cpu` controller too, calls that run at once get equal shares of the processors, however many processes
+or sessions each has.
 """
 
 from __future__ import annotations
@@ -33,17 +36,19 @@ class CgroupHome:
     version: int
     memory: Path
     pids: Path
+    cpu: Path | None = None  # where processors are shared out between groups
 
 
 class Cgroup:
-    """One group (two directories in version 1) that exists.
+    """One group (a directory per controller in version 1) that exists.
 
     The files that admit a process and set the limits are opened at once: what is opened as root still works
     for a worker that has given root up.
     """
 
-    def __init__(self, version: int, memory: Path, pids: Path) -> None:
-        self.version, self.memory, self.pids = version, memory, pids
+    def __init__(self, home: CgroupHome, name: str) -> None:
+        self.version, self.memory, self.pids = home.version, home.memory / name, home.pids / name
+        self.folders = {self.memory, self.pids, *((home.cpu / name,) if home.cpu else ())}
         self._bounds = (0, 0)
         self._resident = 0
         self._files: dict[str, FileIO] = {}
@@ -51,7 +56,7 @@ class Cgroup:
     def open(self) -> None:
         """Open the files. Raises OSError."""
         limit, swap = _LIMIT_FILES[self.version]
-        for folder in {self.memory, self.pids}:
+        for folder in self.folders:
             self._files[str(folder)] = (folder / "cgroup.procs").open("wb", buffering=0)
         self._files["memory"] = (self.memory / limit).open("wb", buffering=0)
         self._files["pids"] = (self.pids / "pids.max").open("wb", buffering=0)
@@ -102,7 +107,7 @@ class Cgroup:
 
         The kernel may take 10 ms over it, waiting for all processors: not something to do for every call.
         """
-        for folder in {self.memory, self.pids}:
+        for folder in self.folders:
             self._files[str(folder)].write(b"%d" % pid)
 
     def out_of_memory_kills(self) -> int:
@@ -116,7 +121,7 @@ class Cgroup:
     def remove(self) -> None:
         """Remove the group; its processes must be dead or dying. Waits up to a second for them."""
         self.close()
-        for folder in {self.memory, self.pids}:
+        for folder in self.folders:
             for _ in range(200):
                 try:
                     folder.rmdir()
@@ -137,27 +142,29 @@ def find_home(proc: Path = Path("/proc")) -> CgroupHome | None:
     for _, where, kind, *_ in mounts:
         if kind == "cgroup2":
             for folder in _upwards(Path(where), Path(where) / own.get("", "")):
-                home = CgroupHome(2, folder, folder)
-                if _passes_on(folder) and _works(home):
+                passed_on = _passed_on(folder)
+                home = CgroupHome(2, folder, folder, folder if "cpu" in passed_on else None)
+                if {"memory", "pids"} <= passed_on and _works(home):
                     return home
     roots = {}
     for _, where, kind, options, *_ in mounts:
-        for name in {"memory", "pids"} & set(options.split(",")) if kind == "cgroup" else ():
+        for name in {"memory", "pids", "cpu"} & set(options.split(",")) if kind == "cgroup" else ():
             inner = Path(where) / own.get(name, "")
             roots[name] = inner if inner.is_dir() else Path(where)
-    if len(roots) == 2:
-        home = CgroupHome(1, roots["memory"], roots["pids"])
-        if _works(home):
-            return home
+    if {"memory", "pids"} <= roots.keys():
+        for cpu in (roots.get("cpu"), None):
+            home = CgroupHome(1, roots["memory"], roots["pids"], cpu)
+            if _works(home):
+                return home
     return None
 
 
 def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
     """Make the group `slot` of this process, with `limits` set. Raises OSError."""
     name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{slot}"
-    group = Cgroup(home.version, home.memory / name, home.pids / name)
+    group = Cgroup(home, name)
     try:
-        for folder in {group.memory, group.pids}:
+        for folder in group.folders:
             folder.mkdir()
         group.open()
         group.set_limits(limits)
@@ -169,7 +176,7 @@ def make(home: CgroupHome, slot: str, limits: Limits) -> Cgroup:
 
 def sweep(home: CgroupHome) -> None:
     """Remove the groups of processes that are gone."""
-    for parent in {home.memory, home.pids}:
+    for parent in {home.memory, home.pids, home.cpu or home.pids}:
         for folder in parent.glob(f"{_PREFIX}-*-*-*"):
             pid, started = folder.name.removeprefix(f"{_PREFIX}-").split("-")[:2]
             if _start_time(int(pid)) != started:
@@ -199,10 +206,10 @@ def _upwards(top: Path, start: Path) -> list[Path]:
     return [p for p in (start, *start.parents) if (p == top or top in p.parents) and p.is_dir()]
 
 
-def _passes_on(folder: Path) -> bool:
+def _passed_on(folder: Path) -> set[str]:
     with contextlib.suppress(OSError):
-        return {"memory", "pids"} <= set((folder / "cgroup.subtree_control").read_text().split())
-    return False
+        return set((folder / "cgroup.subtree_control").read_text().split())
+    return set()
 
 
 def _start_time(pid: int) -> str:

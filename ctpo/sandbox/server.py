@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ctpo.sandbox import cgroups, system
@@ -39,6 +38,7 @@ from ctpo.sandbox.worker import Worker
 
 _RESPAWN_PAUSE_S = 0.1
 _MOST_FAILED_STARTS = 5
+_IGNORED = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         own.set_inheritable(False)
     config = json.loads(argv[2])
     owner = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _forget_the_owner()
     try:
         prepared = _prepare(config)
     except (SandboxUnavailable, OSError) as error:
@@ -70,6 +70,14 @@ def main(argv: list[str]) -> int:
         for group in filter(None, prepared.groups):
             group.remove()
     return 0
+
+
+def _forget_the_owner() -> None:
+    """What a process inherits and the sandbox' processes would too: the mask of files, of signals, what is ignored."""
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _prepare(config: dict[str, Any]) -> _Prepared:
@@ -86,7 +94,7 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
     obstacle = "" if config["warm"] else "as asked"
     if not obstacle:
         obstacle = _obstacle(tree, bpf)
-    if obstacle and not config["bubblewrap"]:
+    if obstacle.startswith("sandbox: ") or (obstacle and not config["bubblewrap"]):
         raise SandboxUnavailable(obstacle)
 
     for group in filter(None, groups if obstacle else ()):  # a warm parent is to outlive a call in its group
@@ -99,7 +107,9 @@ def _prepare(config: dict[str, Any]) -> _Prepared:
 
     how = f"a process per call, by bubblewrap {config['bubblewrap'][1]} ({obstacle})" if obstacle else WARM
     memory = (
-        f"cgroup v{home.version} memory and pids" if home else "memory summed 20 times a second (no cgroup: weaker)"
+        f"cgroup v{home.version} memory, pids{' and cpu' * bool(home.cpu)}"
+        if home
+        else "memory summed 20 times a second (no cgroup: weaker)"
     )
     who = "an unprivileged uid" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     namespaces = "new user, pid, mount, ipc, uts namespaces; an empty network and no sockets"
@@ -127,7 +137,7 @@ def _obstacle(tree: str | Layout, bpf: bytes) -> str:
     if pid == 0:
         status = b"died"
         try:
-            _give_up_root()
+            system.give_up_root()
             status = _try_warm(WarmStart(tree, bpf, "")).encode()
         except BaseException as error:
             status = str(error).encode() or b"died"
@@ -158,14 +168,6 @@ def _try_warm(starter: WarmStart) -> str:
     works = ours.recv(1) == b"R"
     said = os.read(read, 4096).decode("utf-8", "replace")
     return "" if works else said or "a forked call died at its start"
-
-
-def _give_up_root() -> None:
-    if os.geteuid() == 0:
-        # The kernel must never pick the supervisor when a call fills the group's memory.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("-1000")
-        system.become(system.unprivileged_uid(os.getpid()))
 
 
 def _keep_workers(prepared: _Prepared, control: socket.socket, listener: socket.socket, owner: int) -> None:
@@ -216,7 +218,7 @@ def _spawn(prepared: _Prepared, listener: socket.socket, slot: int, serving: mma
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _give_up_root()
+        system.give_up_root()
         system.adopt_orphans()
         system.die_with(server)
         group = prepared.groups[slot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -70,22 +71,45 @@ def die_with(parent: int) -> None:
 
 
 def unprivileged_uid(pid: int) -> int:
-    """A uid that belongs to no account, its own for every live process `pid` where the id space allows."""
-    first, _, count = map(int, Path("/proc/self/uid_map").read_text().splitlines()[0].split())
+    """A uid that belongs to no account, its own for every live process `pid` where the id space allows.
+
+    0, to stay, where root is the only user of a namespace that an ordinary user has made (`unshare -Ur`): it may no
+    more than that user. Raises SandboxUnavailable where root is the only user and is root outside too.
+    """
+    ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    first, outside, count = max(ranges, key=lambda known: known[2])
     if first + count >= _FIRST_UID + _MOST_PIDS:
         return _FIRST_UID + pid % _MOST_PIDS
-    if count < 2:
+    if count > 1:
+        return first + count - 1 - pid % (count // 2)
+    if outside:
+        return 0
+    raise SandboxUnavailable(
+        "sandbox: root here is the only user there is and cannot drop its rights: run as an ordinary user"
+    )
+
+
+def give_up_root() -> None:
+    """Become an unprivileged user for good, if this is root. Children may still set their own OOM score.
+
+    A worker does so before its first call and runs one call at a time: whatever the kernel counts per user is counted
+    per call. Raises SandboxUnavailable.
+    """
+    uid = unprivileged_uid(os.getpid()) if os.geteuid() == 0 else 0
+    if not uid:
+        return
+    # The kernel must never pick the supervisor when a call fills the group's memory.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
         raise SandboxUnavailable(
-            "sandbox: root here is the only user there is and cannot drop its rights: run as an ordinary user"
-        )
-    return first + count - 1 - pid % (count // 2)
-
-
-def become(uid: int) -> None:
-    """Give up root for good. Children may still set their own OOM score."""
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
+            f"sandbox: root may not become another user here ({error}): give the container CAP_SETUID and CAP_SETGID, "
+            "or run as an ordinary user"
+        ) from error
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 

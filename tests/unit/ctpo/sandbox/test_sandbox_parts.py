@@ -151,7 +151,7 @@ def test_version_2_groups_go_below_the_nearest_ancestor_that_passes_both_control
     proc = _tree(tmp_path / "proc", f"/{job.relative_to(mount)}", "cgroup2", mount)
     home = cgroups.find_home(proc)
     nearest = mount / "system.slice/slurmstepd.scope/job_1"
-    assert home == cgroups.CgroupHome(2, nearest, nearest)
+    assert home == cgroups.CgroupHome(2, nearest, nearest, nearest)
 
 
 def test_version_2_limits_are_written_to_the_files_of_version_2(tmp_path: Path) -> None:
