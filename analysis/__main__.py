@@ -11,7 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, groupby, repeat
 from pathlib import Path
 
-from analysis import style
+try:
+    from analysis import style
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
 from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow, Sweep
 from analysis.registry import OF_RUNS, OF_THEORY, Entry

@@ -1,35 +1,36 @@
-"""avg@k of a model or checkpoint: ``python experiments/evaluate.py [model=...] [evaluation.checkpoint=...]``.
+"""avg@k of a model or checkpoint; alone, of the warm-started tiny model on its held-out problems.
 
-Alone it evaluates the warm-started tiny model on its held-out problems. ``--help`` lists groups and fields.
+  python experiments/evaluate.py [group=choice ...] [field=value ...]
+
+The same command again continues an evaluation that was interrupted. Fields: evaluation.checkpoint (a run's directory, a
+checkpoint, a Hugging Face folder or hub id), evaluation.benchmarks=[aime25,...], evaluation.problems (the first so many
+of each), evaluation.k, evaluation.temperature, evaluation.top_p, evaluation.max_turns, evaluation.max_response_length,
+evaluation.seed, evaluation.shard=0/4 (one of four jobs), evaluation.shard=merge, run.sweep (where the samples go).
 """
 
 from __future__ import annotations
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
-from experiments import resolvers
-
-resolvers.register()
+try:
+    from experiments import command
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
+from experiments.compose import composed
 
 #: Put on top of run.yaml and its groups, so that an evaluation is configured as a run is.
 GROUP = "+evaluation=default"
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="run")
-def evaluate(config: DictConfig) -> None:
-    from experiments.evaluation.job import evaluate as run_job
+def main(arguments: list[str]) -> int:
+    """Evaluate what `arguments` ask for; returns an exit code of `experiments.command`."""
+    options = command.parsed(__doc__, [GROUP, *arguments])
+    config = composed(options.overrides)
+    from experiments.evaluation.job import evaluate
 
-    run_job(config)
-
-
-def main() -> None:
-    """The command line."""
-    sys.argv.insert(1, GROUP)
-    evaluate()
+    evaluate(config)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.ended(main))

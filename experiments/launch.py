@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +14,91 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
 from ctpo.records import RecordError, RunDirectory, clear_stop
-from ctpo.records.progress import set_phase
+from ctpo.records.identity import flatten
+from ctpo.records.progress import read_progress, set_phase
 from ctpo.stopping import Stopped
 from ctpo.tir.config import TirConfig
 from ctpo.tir.tools import tool_server
 from experiments import preflight, prepare
+from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.progress import ProgressLine, captured_output
 
 #: The last line of a traceback, after the process' name that Ray puts before it.
 FIRST_ERROR = re.compile(r"^(?:\S*\([^)]*\)\S*\s+)?(?P<message>(?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
-# Exit codes: 0 done, 1 the training failed, 2 the request is wrong (nothing was started), 3 stopped as asked.
-USAGE, STOPPED = 2, 3
 
+def launch(configs: Sequence[DictConfig]) -> None:
+    """Check all runs, prepare all of them, then train one after another.
 
-class Refused(RuntimeError):
-    """The request is wrong and nothing was started; the message has all problems, one or two lines each."""
-
-
-class RunFailed(RuntimeError):
-    """Training started and ended badly; the message names the log."""
-
-
-def launch(config: DictConfig) -> None:
-    """Check, prepare and train the run that `config` describes.
-
-    A finished run is left alone. A run that was interrupted continues.
+    A finished run is left alone. A run that was interrupted continues. A run that fails does not keep the next one from
+    training.
 
     Raises:
-        Refused: the request is wrong; nothing was started.
+        Refused: something is wrong with a request; nothing was started.
         Stopped: training was asked to end early and did, with its state saved.
-        RunFailed: training failed; the run directory has the log.
+        RunFailed: a training failed; its run directory has the log.
+        Interrupted: Ctrl-C.
     """
-    _stop_on(preflight.check_request(config))
-    if config.run.preflight == "only" or config.dry_run:
+    refuse(request_problems(configs))
+    if configs[0].run.preflight == "only" or configs[0].dry_run:
         print("preflight: the request is in order (model and data are checked when a run prepares them)")
-        if config.dry_run:
-            print(f"dry run: {config.trainer.experiment_name} would train here, in {config.run.dir}; nothing was done")
+        if configs[0].dry_run:
+            for config in configs:
+                print(f"dry run: {config.trainer.experiment_name} would train here, in {config.run.dir}")
+            print("dry run: nothing was done")
         return
     try:
-        _prepare(config)
+        for config in configs:
+            _prepare(config)
     except prepare.PrepareError as error:
-        _stop_on([str(error)])
-    _stop_on(preflight.check_inputs(config))
+        refuse([str(error)])
+    refuse([problem for config in configs for problem in preflight.check_inputs(config)])
+    failures = []
+    for config in configs:
+        try:
+            _open_and_train(config)
+        except (RunFailed, Refused) as failure:
+            failures.append(failure)
+            print(failure, file=sys.stderr)
+    if failures:
+        raise type(failures[0])(f"{len(failures)} of {len(configs)} runs did not end well; what they said is above")
+
+
+def request_problems(configs: Sequence[DictConfig]) -> list[str]:
+    """What is wrong with any of the runs, or with them together; each problem once."""
+    found = [problem for problems in preflight.check_requests(configs) for problem in problems]
+    directories: dict[str, list[DictConfig]] = {}
+    for config in configs:
+        directories.setdefault(config.run.dir, []).append(config)
+    found += [_shared(directory, sharing) for directory, sharing in directories.items() if len(sharing) > 1]
+    return list(dict.fromkeys(found))
+
+
+def _shared(directory: str, configs: Sequence[DictConfig]) -> str:
+    """Why runs came to share a directory, from the fields in which they differ."""
+    plain = [dict(flatten(OmegaConf.to_container(config, resolve=False))) for config in configs]  # type: ignore[arg-type]
+    values = {name: list(dict.fromkeys(str(each.get(name)) for each in plain)) for name in set().union(*plain)}
+    differing = sorted(name for name, found in values.items() if len(found) > 1)
+    field = next((name for name in differing if not name.startswith("slurm.")), None)
+    if field is not None:
+        fix = f"tell them apart by run.variant, for example run.variant='{field.split('.')[-1]}${{{field}}}'"
+    elif differing:
+        fix = f"commas make a grid; quote a value that has some: '+{differing[0]}=\"{','.join(values[differing[0]])}\"'"
+    else:
+        fix = "ask for each run once"
+    return f"run.dir={directory}: {len(configs)} runs of this request would share it; {fix}"
+
+
+def _open_and_train(config: DictConfig) -> None:
     records = RunDirectory(config.run.dir)
     try:
         state = records.open_for_training(resolved(config), seeds={"run": config.run.seed})
     except RecordError as error:
-        _stop_on([str(error)])
+        raise Refused(f"error: {error}") from None
     if state == "finished":
         print(f"already finished: {config.run.dir}")
         return
     _train(config, records)
-
-
-def _stop_on(problems: list[str]) -> None:
-    if problems:
-        raise Refused("\n".join(f"error: {problem}" for problem in problems))
 
 
 def _prepare(config: DictConfig) -> None:
@@ -101,6 +131,11 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
             reason = _last_line(error) if interrupted else _reason(error, log, before)
             traceback.print_exc()
             records.finish("interrupted" if interrupted else "failed", error=reason)
+            if isinstance(error, KeyboardInterrupt):
+                step = read_progress(records.path).step
+                raise Interrupted(
+                    f"interrupted at step {step}; the same command continues it: {records.path}"
+                ) from None
             if interrupted:
                 raise
             raise RunFailed(f"{reason}\nthe whole log: {log}") from None

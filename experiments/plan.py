@@ -1,4 +1,6 @@
-"""What a request will need, before anything is queued: ``python experiments/plan.py model=qwen3_14b slurm=h100_node``.
+"""What a request will need, before anything is queued.
+
+  python experiments/plan.py [group=choice ...] [field=value ...] [assume.<name>=value ...]
 
 Parameters, memory of each GPU by part, the largest micro-batch and KV pool, hours, disk, sandbox workers. With
 ``sweeps=main_results``, or commas as for ``run.py -m``, the GPU-hours of all runs. ``assume.<name>=<value>`` changes an
@@ -11,12 +13,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+try:
+    from experiments import command
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
 import yaml
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from ctpo.platforms import environment
-from experiments.compose import ComposeError, composed_sweep
+from experiments.compose import composed_sweep
 from experiments.planner.settings import Assumptions
 from experiments.planner.shapes import PlanError
 from experiments.preflight.settings import value_problems
@@ -43,25 +48,19 @@ def _refuse_impossible(configs: Iterable[DictConfig]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Print the plan of every run that `arguments` ask for; 0 if all fit, 1 if one does not, 2 for a wrong request."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(__doc__)
-        return 0
+    options = command.parsed(__doc__, arguments)
     # Inert on a CPU and without effect on a plan: verl, which the chunked logits come from, must not look for a GPU.
     os.environ.update(environment.for_device("cpu"))
     try:
-        overrides, assume = split_assumptions(arguments)
+        overrides, assume = split_assumptions(options.overrides)
         runs = composed_sweep(overrides)
         _refuse_impossible(config for _, config in runs)
         from experiments.planner.planning import plan
         from experiments.planner.report import run_report, show, sweep_report
 
         plans = [(" ".join(own), plan(config, assume)) for own, config in runs]
-    except (ComposeError, PlanError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OmegaConfBaseException as error:
-        print(f"error: {error.full_key}: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
+    except PlanError as error:
+        raise command.Refused(f"error: {error}") from error
     if len(plans) == 1:
         show(run_report(plans[0][1], assume))
     else:
@@ -77,4 +76,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.ended(main))

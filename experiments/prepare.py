@@ -13,11 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+try:
+    from experiments import command
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from ctpo.tir.prompts import SYSTEM_PROMPTS
-from experiments import resolvers
+from experiments.compose import composed
 from experiments.data import hub
 from experiments.data.card import CARD_TEXT
 from experiments.data.errors import PrepareError
@@ -210,7 +214,7 @@ def _prompt_lengths(config: DictConfig, make: bool = True) -> PromptLengths:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Command line; 0 if everything is there at the end."""
     parser = argparse.ArgumentParser(prog="experiments/prepare.py", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="config group experiments/configs/model (default: tiny)")
@@ -220,9 +224,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--pin", metavar="A,B", help="first forget the pinned revision of these data sets: take what the hub has now"
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. dataset_spec.test_size=256")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
-        config = _compose(options.model, options.dataset, options.overrides)
+        groups = [f"model={options.model}", *([f"dataset={options.dataset}"] if options.dataset else [])]
+        config = composed([*groups, *options.overrides])
         known = [name for name, entry in _catalog(config).items() if isinstance(entry, Mapping)]
         for name in _names(options.pin):
             if name not in known:
@@ -253,19 +258,5 @@ def _show(files: Mapping[str, Sequence[Path]]) -> None:
                 print(f"{'':12s}card: {card}")
 
 
-def _compose(model: str, dataset: str | None, overrides: list[str]) -> DictConfig:
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-
-    resolvers.register()
-    groups = [f"model={model}", *([f"dataset={dataset}"] if dataset else [])]
-    try:
-        with initialize_config_dir(str(Path(__file__).parent / "configs"), version_base="1.3"):
-            return compose("run", overrides=[*groups, *overrides])
-    except HydraException as error:
-        # Hydra's message goes on with a long search path.
-        raise PrepareError(" ".join(str(error).split("Config search path")[0].split())) from error
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.ended(main))

@@ -15,6 +15,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+try:
+    from experiments import command
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -241,4 +245,4 @@ def summary(rows: Sequence[RunStatus], root: Path, sweep: str | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.ended(main))

@@ -15,10 +15,16 @@ from experiments.evaluation.problems import Benchmark, parse_shard
 from experiments.values import is_number, is_whole
 
 
-def check_settings(config: DictConfig) -> list[str]:
-    """Problems of the `evaluation` node: one message each, with field, value and fix."""
-    dry = ["dry_run=true: an evaluation has none; evaluation.problems=1 evaluation.k=1 draws one sample"]
-    return [*_settings(config.evaluation), *(dry if config.dry_run else [])]
+def check_settings(config: DictConfig) -> Iterator[str]:
+    """Problems of the `evaluation` node and of how the job is started: one message each, with field, value and fix."""
+    yield from _settings(config.evaluation)
+    if config.dry_run:
+        yield "dry_run=true: an evaluation has none; evaluation.problems=1 evaluation.k=1 draws one sample"
+    if config.slurm.executor != "none":
+        yield (
+            f"slurm={config.slurm.profile}: evaluations are not submitted from here. Give the command to sbatch:\n"
+            "  sbatch --gpus-per-node=8 --wrap '.venv/bin/python experiments/evaluate.py ... evaluation.shard=0/4'"
+        )
 
 
 def check_machine(config: DictConfig) -> list[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ctpo.samples import sample_row
 from ctpo.tir.config import TirConfig
 from ctpo.tir.tools import tool_server
 from experiments import prepare
+from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
 from experiments.evaluation.engine import rollout
@@ -38,13 +38,11 @@ from experiments.progress import captured_output
 if TYPE_CHECKING:
     from experiments.evaluation.worker import Outcome
 
-# Exit codes: 0 done, 1 the evaluation failed, 2 the request is wrong (nothing was started).
-USAGE = 2
 #: Samples that may fail, each after a second try, before a job gives up.
 MAX_FAILED = 8
 
 
-class EvaluationFailed(RuntimeError):
+class EvaluationFailed(RunFailed):
     """Sampling started and ended badly. What was drawn is recorded; the same command again goes on."""
 
 
@@ -91,23 +89,22 @@ class Timing:
 def evaluate(config: DictConfig) -> Timing | None:
     """Evaluate what `config` describes, or go on with it; prints avg@k once all samples are there.
 
-    A wrong request prints all problems and exits with code 2 before anything starts.
-
     Returns:
         How long drawing took; None where nothing was left to draw.
 
     Raises:
+        Refused: something is wrong with the request; nothing was started.
         EvaluationFailed: samples are missing at the end; the message says how many and why.
+        Interrupted: Ctrl-C.
     """
     _apply(config)
-    _stop_on([*checks.check_settings(config), *checks.check_machine(config)])
+    refuse([*checks.check_settings(config), *checks.check_machine(config)])
     # Before anything imports verl, which looks for its device once.
     os.environ.update(environment.for_device(config.trainer.device))
     try:
         evaluation = _open(config)
     except (EvaluationError, RecordError, prepare.PrepareError) as error:
-        _stop_on([str(error)])
-        raise AssertionError("unreachable") from None
+        raise Refused(f"error: {error}") from None
     shard = parse_shard(config.evaluation.shard)
     timing = None if shard is None else _draw(evaluation, *shard)
     merging = time.perf_counter()
@@ -120,7 +117,7 @@ def evaluate(config: DictConfig) -> Timing | None:
         )
     if shard is None and not merged:
         missing = f"evaluation.shard=merge: {_missing(evaluation)} samples are missing"
-        _stop_on([f"{missing}; run their jobs (evaluation.shard=i/n) first"])
+        refuse([f"{missing}; run their jobs (evaluation.shard=i/n) first"])
     if merged:
         close_evaluation(evaluation.directory, "finished")
         found = [accuracy(b.name, evaluation.parts[b.name].scores()) for b in evaluation.benchmarks]
@@ -141,19 +138,12 @@ def _apply(config: DictConfig) -> None:
         config.data.max_response_length = length
 
 
-def _stop_on(problems: Sequence[str]) -> None:
-    if problems:
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(USAGE)
-
-
 def _open(config: DictConfig) -> Evaluation:
     """Find model and problems, check them, and claim the directory for these settings."""
     files = prepare.prepare_benchmarks(config, config.evaluation.benchmarks or prepare.benchmark_names(config))
     benchmarks = load_benchmarks(files.values(), config.evaluation.problems)
     checkpoint = find(config)
-    _stop_on(checks.check_model(config, checkpoint.path, benchmarks))
+    refuse(checks.check_model(config, checkpoint.path, benchmarks))
     with open_dict(config):
         config.actor_rollout_ref.model.path = str(checkpoint.path)
         config.data.train_files, config.data.val_files = [], [str(file) for file in files.values()]
@@ -183,7 +173,7 @@ def _draw(evaluation: Evaluation, shard: int, shards: int) -> Timing | None:
         try:
             parts.open_part(shard, shards)
         except RecordError as error:
-            _stop_on([str(error)])
+            refuse([str(error)])
         done = parts.rows()
         wanted += [key for key in mine if (key.problem_id, key.sample_index) not in done]
         for index, row in enumerate(benchmark.rows):
@@ -224,6 +214,10 @@ def _sample(
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
             close_evaluation(evaluation.directory, "interrupted" if interrupted else "failed", reason)
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(
+                    f"interrupted; the same command draws what is missing: {evaluation.directory}"
+                ) from None
             if interrupted:
                 raise
             raise EvaluationFailed(f"{reason}\nthe whole log: {log}\nThe same command again goes on.") from None

@@ -30,7 +30,7 @@ from ctpo.platforms.environment import RUN_ENV
 from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop, stop_reason
 from ctpo.records.progress import REFUSED, set_phase
 from experiments import resolvers
-from experiments.launch import STOPPED, USAGE
+from experiments.command import STOPPED, USAGE
 from experiments.submission import ray_cluster
 from experiments.submission.attempts import MAX_DEATHS, attempts, deaths_without_progress
 

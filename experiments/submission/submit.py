@@ -23,8 +23,8 @@ from rich.table import Table
 from ctpo.records import RecordError, RunDirectory, Submission, config_hash, read_submission, write_submission
 from ctpo.records.manifest import now
 from ctpo.records.progress import set_phase
-from experiments import preflight
-from experiments.launch import USAGE, resolved
+from experiments.command import Refused, refuse
+from experiments.launch import request_problems, resolved
 from experiments.submission import executor, queue
 from experiments.submission.executor import Request
 from experiments.submission.job import TrainingJob
@@ -32,10 +32,6 @@ from experiments.submission.profile import Profile, ProfileError, profile_of
 
 #: What `prepare` fills in where a run starts; until then they have no value.
 FILLED_IN = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
-
-
-class SubmissionRefused(RuntimeError):
-    """Nothing was submitted; the message has every reason, a line or two each."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +50,25 @@ class PlannedRun:
         return str(self.config.trainer.experiment_name)
 
 
-def submit(configs: Sequence[DictConfig]) -> None:
+def submit(configs: Sequence[DictConfig]) -> int:
     """Submit the runs that `configs` describe, print what became of each, and return (`wait=true`: stay and watch).
 
-    Exits with code 2, and every reason, where anything is wrong with any of them; then nothing was submitted.
+    Returns:
+        0, or 1 where a run that was waited for has not finished.
+
+    Raises:
+        Refused: something is wrong with any of them, each reason a line or two; nothing was submitted.
     """
-    try:
-        _submit(configs)
-    except SubmissionRefused as refusal:
-        print(refusal, file=sys.stderr)
-        sys.exit(USAGE)
-
-
-def _submit(configs: Sequence[DictConfig]) -> None:
-    if "evaluation" in configs[0]:
-        raise SubmissionRefused(
-            f"error: slurm={configs[0].slurm.profile}: evaluations are not submitted from here. Give the command to "
-            "sbatch:\n  sbatch --gpus-per-node=8 --wrap '.venv/bin/python experiments/evaluate.py ... "
-            "evaluation.shard=0/4'"
-        )
     profile = _checked(configs)
     if configs[0].run.preflight == "only":
         print(f"preflight: {len(configs)} requests are in order; nothing was submitted")
-        return
+        return 0
     root = Path(configs[0].run.root)
     folder = root / configs[0].run.sweep / ".jobs"
     if configs[0].dry_run:
         plan = _planned(configs, profile)
         _show(profile, plan, folder)
-        return
+        return 0
     with _only_submitter(root):
         plan = _planned(configs, profile)
         chosen = [run for run in plan if run.action == "submit"]
@@ -94,39 +80,36 @@ def _submit(configs: Sequence[DictConfig]) -> None:
             executor.enqueue(profile, folder, requests, lambda request, job_id: _note(request, job_id, plan, job_ids))
         except queue.QueueError as error:
             _print_table(plan, job_ids, profile)
-            raise SubmissionRefused(f"error: {error}\n  the runs with a job above are queued") from None
+            raise Refused(f"error: {error}\n  the runs with a job above are queued") from None
     _print_table(plan, job_ids, profile)
     print(f"{len(job_ids)} submitted, {len(plan) - len(job_ids)} left as they are, of {len(plan)} runs")
     if configs[0].wait:
         from experiments.submission.watch import watch
 
-        sys.exit(watch(root, configs[0].run.sweep, [run.directory for run in plan], profile.executor))
+        return watch(root, configs[0].run.sweep, [run.directory for run in plan], profile.executor)
+    return 0
 
 
 def _checked(configs: Sequence[DictConfig]) -> Profile:
     """The one profile of all runs, after every check that needs no queue."""
-    problems: dict[str, None] = {}  # in order, each once: most problems are of all runs
     try:
         profile = profile_of(configs[0])
     except ProfileError as error:
-        raise SubmissionRefused(f"error: {error}") from None
+        raise Refused(f"error: {error}") from None
+    problems = request_problems(configs)
     if profile.executor == "slurm" and not queue.has_slurm() and not configs[0].dry_run:
-        problems[
+        problems.insert(
+            0,
             f"slurm={profile.profile}: this machine has no Slurm (no sbatch, no squeue).\n"
-            "  Submit from a login node of the cluster, or start a local one with `make slurm-up`."
-        ] = None
-    directories: dict[str, int] = {}
-    for config, found in zip(configs, preflight.check_requests(configs), strict=True):
-        problems.update(dict.fromkeys(found))
-        directories[config.run.dir] = directories.get(config.run.dir, 0) + 1
-    for directory, count in directories.items():
-        if count > 1:
-            problems[
-                f"run.dir={directory}: {count} runs of this sweep would share it; tell them apart by run.variant, "
-                "for example run.variant='lr${actor_rollout_ref.actor.optim.lr}'"
-            ] = None
-    if problems:
-        raise SubmissionRefused("\n".join(f"error: {problem}" for problem in problems))
+            "  Submit from a login node of the cluster, or start a local one with `make slurm-up`.",
+        )
+    model = next((config.run.model for config in configs if config.trainer.device == "cpu"), None)
+    if profile.gpus_per_node and profile.executor == "slurm" and model:
+        problems.append(
+            f"slurm={profile.profile}: asks for {profile.gpus_per_node} GPUs, and model={model} trains on the CPU; use "
+            "slurm=cpu_local, or slurm.gpus_per_node=null with a partition of your site, or another model"
+        )
+    refuse(problems)
     return profile
 
 
@@ -134,7 +117,7 @@ def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun
     """What is to be done with each run.
 
     Raises:
-        SubmissionRefused: a directory holds, or a job is about to make, a run of another configuration.
+        Refused: a directory holds, or a job is about to make, a run of another configuration.
     """
     runs = [PlannedRun(config, Path(config.run.dir), requested(config)) for config in configs]
     problems, plan = [], []
@@ -144,14 +127,14 @@ def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun
         has_queue = profile.executor == "local" or (queue.answers() if configs[0].dry_run else queue.has_slurm())
         alive = queue.live_jobs(profile.executor, ids) if has_queue else {}
     except (RecordError, queue.QueueError) as error:
-        raise SubmissionRefused(f"error: {error}") from None
+        raise Refused(f"error: {error}") from None
     for run, submission in zip(runs, submissions, strict=True):
         try:
             plan.append(_decided(run, submission, alive))
         except RecordError as error:
             problems.append(f"error: {error}")
     if problems:
-        raise SubmissionRefused("\n".join(problems))
+        raise Refused("\n".join(problems))
     return plan
 
 
@@ -228,31 +211,38 @@ def _accepted(script: str) -> str:
     try:
         return queue.check_request(script)
     except queue.Unreachable as error:
-        raise SubmissionRefused(f"error: {error}") from None
+        raise Refused(f"error: {error}") from None
     except queue.QueueError as error:
         asked = "\n".join(f"  {line}" for line in script.splitlines() if line.startswith("#SBATCH"))
-        raise SubmissionRefused(
+        raise Refused(
             f"error: Slurm refuses the request; nothing was submitted. It says:\n  {error}\nAsked for:\n{asked}\n"
             "Change it with slurm.<field>=..., for example slurm.partition=NAME slurm.gpus_per_node=8"
         ) from None
 
 
 def _show(profile: Profile, plan: Sequence[PlannedRun], folder: Path) -> None:
-    """The dry run: every request and configuration, and what Slurm would say; nothing is submitted."""
+    """The dry run: what each run is and what Slurm would say to its request; nothing is submitted.
+
+    Whole configurations and batch scripts go to files, for they are thousands of lines that hardly differ.
+    """
     chosen = [run for run in plan if run.action == "submit"]
     requests = [Request(run.name, run.directory, _work(run, profile)) for run in chosen]
-    for run in plan:
-        print(f"# ---- {run.name}: {run.action} ({run.why}): {run.directory}")
-        print(OmegaConf.to_yaml(OmegaConf.create(run.wanted), sort_keys=True), end="")
     scripts = executor.batch_scripts(profile, folder, requests) if profile.executor == "slurm" else []
-    for script in scripts:
-        print(f"# ---- sbatch\n{script}", end="")
-    if scripts and queue.answers():
-        for script in dict.fromkeys(scripts):
-            print(f"# sbatch --test-only: {_accepted(script)}")
-    elif scripts:
-        print("# no Slurm answers here, so nobody was asked whether it would take these requests")
+    shown = folder.with_name(".dry_run")
+    shown.mkdir(parents=True, exist_ok=True)
+    for run in plan:
+        (shown / f"{run.name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(run.wanted), sort_keys=True))
+    for name, script in zip([run.name for run in chosen], scripts, strict=False):  # an array has one script
+        (shown / f"{name}.sh").write_text(script)
     _print_table(plan, {}, profile)
+    if scripts:
+        print("the first request:", *(f"  {line}" for line in scripts[0].splitlines() if "#SBATCH" in line), sep="\n")
+    if scripts and queue.answers():
+        said = [_accepted(script) for script in dict.fromkeys(scripts)]
+        print(f"sbatch --test-only takes {len(said)} of {len(said)} requests: {said[0]}")
+    elif scripts:
+        print("no Slurm answers here, so nobody was asked whether it would take these requests")
+    print(f"whole configurations and batch scripts: {shown}")
     print(f"dry run: {len(chosen)} of {len(plan)} runs would be submitted; nothing was")
 
 

@@ -15,18 +15,19 @@ from ctpo.records import RunDirectory
 from ctpo.records.progress import REFUSED, set_phase
 from ctpo.stopping import Stopped
 from experiments import resolvers
-from experiments.launch import STOPPED, USAGE, Refused, launch
+from experiments.command import STOPPED, USAGE, Refused
+from experiments.launch import launch
 from experiments.submission.attempts import attempts
 
 
 def main() -> int:
-    """Train; returns an exit code of `experiments.launch`."""
+    """Train; returns an exit code of `experiments.command`."""
     resolvers.register()
     config = OmegaConf.create(json.load(sys.stdin))
     run = RunDirectory(config.run.dir)
     before = attempts(run)
     try:
-        launch(config)
+        launch([config])
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return STOPPED

@@ -90,8 +90,10 @@ def test_a_job_is_submitted_once_however_often_and_from_wherever(new_sweep: Call
     shown = sweep.submit("--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "#SBATCH --hold" in shown.stdout
-    assert "method: gspo" in shown.stdout
-    assert "sbatch --test-only: sbatch: Job" in shown.stdout
+    assert "sbatch --test-only takes 2 of 2 requests: sbatch: Job" in shown.stdout
+    assert {path.name for path in (sweep.root / "s" / ".dry_run").iterdir()} == {
+        f"s-tiny-{method}-seed0.{kind}" for method in ("gspo", "ctpo_fixed") for kind in ("sh", "yaml")
+    }
     assert not list(sweep.root.glob("s/*/*/*/submission.json"))
 
     both = [

@@ -142,7 +142,7 @@ def test_the_paper_scale_evaluation_composes() -> None:
     config = configured("model=qwen3_4b", "evaluation.benchmarks=[aime25]")
     rollout = config.actor_rollout_ref.rollout
     assert (rollout.val_kwargs.n, rollout.val_kwargs.temperature, rollout.nnodes) == (32, 0.7, 1)
-    assert checks.check_settings(config) == []
+    assert list(checks.check_settings(config)) == []
 
 
 @pytest.mark.parametrize(

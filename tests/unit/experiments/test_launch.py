@@ -38,15 +38,34 @@ def test_a_wrong_request_ends_with_code_2_and_no_traceback(tmp_path: Path) -> No
 def test_a_dry_run_without_a_cluster_starts_nothing(tmp_path: Path) -> None:
     done = run_command(f"run.dir={tmp_path}/run", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert f"would train here, in {tmp_path}/run; nothing was done" in done.stdout
+    assert f"would train here, in {tmp_path}/run\n" in done.stdout
     assert RunDirectory(tmp_path / "run").state is None
 
 
-def test_an_unknown_method_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    done = run_command(f"run.dir={tmp_path}/run", "method=cpto")
-    assert done.returncode != 0
-    assert "method/cpto" in done.stderr
-    assert "ctpo_fixed" in done.stderr
+@pytest.mark.parametrize("script", ["run", "evaluate", "plan", "prepare"])
+def test_a_mistake_is_one_line_and_code_2_in_every_command(script: str) -> None:
+    command = [
+        sys.executable,
+        f"experiments/{script}.py",
+        *(["--model=tinny"] if script == "prepare" else ["model=tinny"]),
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert said == "error: model=tinny: there is none (do you mean tiny?); there are qwen3_14b, qwen3_4b, tiny"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*(f"experiments/{name}.py" for name in ("run", "evaluate", "plan", "prepare", "status", "export")), "-m analysis"],
+)
+def test_another_interpreter_is_told_which_one_to_use(command: str) -> None:
+    """`-S` hides what is installed, as an interpreter outside the environment does not see it."""
+    called = [sys.executable, "-S", *command.split()]
+    done = subprocess.run(called, cwd=PROJECT, env={"PATH": ""}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.endswith("run `make setup` once and start this with .venv/bin/python")
 
 
 def test_help_names_groups_and_needs_no_verl_import() -> None:

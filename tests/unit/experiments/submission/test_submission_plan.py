@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from ctpo.records import ConfigMismatch, RecordError, RunDirectory, Submission, config_hash, read_submission
 from ctpo.records.submission import write_submission
 from experiments import resolvers
-from experiments.launch import resolved
+from experiments.command import Refused
+from experiments.launch import request_problems, resolved
 from experiments.submission import queue
-from experiments.submission.submit import PlannedRun, SubmissionRefused, _checked, _decided, requested, submit
+from experiments.submission.submit import PlannedRun, _checked, _decided, requested, submit
 
 CONFIGS = Path(__file__).resolve().parents[4] / "experiments" / "configs"
 
@@ -87,28 +88,37 @@ def test_a_run_that_trains_here_is_left_alone(tmp_path: Path) -> None:
     assert _decided(run, None, {}).action == "submit"
 
 
-def test_runs_that_would_share_a_directory_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    configs = [composed(tmp_path, f"actor_rollout_ref.actor.optim.lr={lr}", "dry_run=true") for lr in ("1e-4", "2e-4")]
-    with pytest.raises(
-        SubmissionRefused, match=r"2 runs of this sweep would share it; tell them apart by run\.variant"
-    ):
-        _checked(configs)
-    named = [composed(tmp_path, f"actor_rollout_ref.actor.optim.lr={lr}", f"run.variant=lr{lr}", "dry_run=true")
-             for lr in ("1e-4", "2e-4")]  # fmt: skip
-    assert _checked(named).profile == "cpu_local"
+@pytest.mark.parametrize(
+    ("field", "values", "fix"),
+    [
+        (
+            "actor_rollout_ref.actor.optim.lr",
+            ("1e-4", "2e-4"),
+            "tell them apart by run.variant, for example run.variant='lr${actor_rollout_ref.actor.optim.lr}'",
+        ),
+        ("+slurm.sbatch.exclude", ("a", "b"), "quote a value that has some: '+slurm.sbatch.exclude=\"a,b\"'"),
+        ("run.seed", ("0", "0"), "ask for each run once"),
+    ],
+)
+def test_runs_that_would_share_a_directory_are_refused_with_the_way_out(
+    tmp_path: Path, field: str, values: tuple[str, str], fix: str
+) -> None:
+    (problem,) = request_problems([composed(tmp_path, f"{field}={value}") for value in values])
+    assert "2 runs of this request would share it; " in problem
+    assert problem.endswith(fix)
+    named = [composed(tmp_path, f"{field}={value}", f"run.variant=v{i}") for i, value in enumerate(values)]
+    assert request_problems(named) == []
+
+
+def test_a_model_for_the_cpu_is_not_sent_to_a_node_of_gpus(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"slurm=h100_node: asks for 8 GPUs, and model=tiny trains on the CPU; use"):
+        _checked([composed(tmp_path, "slurm=h100_node", "dry_run=true")])
 
 
 def test_preflight_only_submits_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submit([composed(tmp_path, "slurm=local", "preflight=only")])
     assert "1 requests are in order; nothing was submitted" in capsys.readouterr().out
     assert list(tmp_path.rglob("submission.json")) == []
-
-
-def test_an_evaluation_is_not_submitted_as_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        submit([composed(tmp_path, "slurm=local", "+evaluation=default")])
-    assert "evaluations are not submitted from here" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_slurm_without_a_controller_is_called_that(
@@ -121,12 +131,16 @@ def test_a_slurm_without_a_controller_is_called_that(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert queue.has_slurm()
     assert not queue.answers()
-    with pytest.raises(SystemExit):
+    with pytest.raises(Refused) as refused:
         submit([composed(tmp_path / "runs")])
-    said = capsys.readouterr().err
+    said = str(refused.value)
     assert "Slurm's controller does not answer (fatal: Could not establish a configuration source)" in said
     assert "make slurm-up" in said
     submit([composed(tmp_path / "runs", "dry_run=true")])
     said = capsys.readouterr().out
     assert "no Slurm answers here" in said
     assert "1 of 1 runs would be submitted" in said
+    assert len(said.splitlines()) < 50
+    shown = tmp_path / "runs" / "default" / ".dry_run" / "default-tiny-ctpo-seed0"
+    assert "#SBATCH --partition=cpu" in shown.with_suffix(".sh").read_text()
+    assert OmegaConf.load(shown.with_suffix(".yaml")).method.name == "ctpo"

@@ -1,22 +1,16 @@
-"""Every file of `sweeps/` expands, as the command does it, to runs with directories of their own."""
+"""Every sweep that ships expands to runs with directories of their own, and so does a file from anywhere."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.plugins import Plugins
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ctpo.methods import METHODS
-from experiments import resolvers
+from experiments.compose import ComposeError, composed_sweep
 
-ROOT = Path(__file__).resolve().parents[4]
 #: Runs of each seed.
 RUNS = {
     "main_results": 2 * 3,
@@ -32,37 +26,8 @@ RUNS = {
 
 @functools.cache
 def runs_of(sweep: str, *arguments: str) -> list[DictConfig]:
-    """The composed configuration of each run of one seed, by Hydra's own loader and this project's sweeper."""
-    resolvers.register()
-    Plugins.instance()  # it loads Hydra's own plugins anew, so what derives from them is imported after it
-    from experiments.hydra_plugins.ctpo_submission import PointsSweeper
-
-    loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "experiments" / "configs")))
-    overrides = [f"sweeps={sweep}", "run.seed=7", *arguments]
-    config = loader.load_configuration("run", overrides=overrides, run_mode=RunMode.MULTIRUN)
-    found: list[DictConfig] = []
-
-    class Collector:
-        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
-            found.extend(loader.load_sweep_config(config, list(overrides)) for overrides in job_overrides)
-            return []
-
-    sweeper = PointsSweeper(None, dict(config.hydra.sweeper.params), config.hydra.sweeper.points)
-    sweeper.hydra_context = type("Context", (), {"config_loader": loader})()
-    sweeper.config, sweeper.launcher = config, Collector()  # type: ignore[assignment]
-    sweeper.validate_batch_is_legal = lambda batch: None  # type: ignore[method-assign]  # composed once here
-    config.hydra.sweep.dir = "unused"
-    sweeper.sweep(overrides)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # Hydra notes each sweep in its folder
-
-
-def test_no_sweep_is_forgotten() -> None:
-    assert {path.stem for path in (ROOT / "sweeps").glob("*.yaml")} == {*RUNS, "none"}
+    """The configuration of each run of one seed."""
+    return [config for _, config in composed_sweep([f"sweeps={sweep}", "run.seed=7", *arguments], multirun=False)]
 
 
 @pytest.mark.parametrize("sweep", sorted(RUNS))
@@ -74,11 +39,6 @@ def test_each_run_has_a_directory_of_its_own(sweep: str) -> None:
     for config in found:
         assert config.run.sweep == sweep
         assert Path(config.run.dir).parts[-4:-1] == (sweep, config.run.model, config.run.method)
-
-
-@pytest.mark.parametrize("sweep", sorted(RUNS))
-def test_each_sweep_says_what_it_feeds(sweep: str) -> None:
-    assert "Feeds " in (ROOT / "sweeps" / f"{sweep}.yaml").read_text()
 
 
 def test_the_main_grid_is_the_papers() -> None:
@@ -111,3 +71,40 @@ def test_the_command_line_wins_over_a_sweeps_points() -> None:
     found = runs_of("ablation_clip", "model=tiny", "run.variant=mine")
     assert len(found) == 3
     assert {(config.run.seed, config.run.model, config.run.variant) for config in found} == {(7, "tiny", "mine")}
+
+
+MINE = """\
+run:
+  sweep: mine
+  variant: lr${actor_rollout_ref.actor.optim.lr}
+hydra:
+  sweeper:
+    params: {method: "ctpo,grpo", actor_rollout_ref.actor.optim.lr: "1e-4,4e-4"}
+"""
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "two words.yml", "it's (1) é.yaml"])
+def test_a_sweep_is_any_yaml_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(MINE)
+    found = [config for _, config in composed_sweep([f"sweeps={tmp_path / name}"], multirun=False)]
+    assert {Path(config.run.dir).parts[-4:] for config in found} == {
+        ("mine", "tiny", f"{method}-lr{rate}", "seed0") for method in ("ctpo", "grpo") for rate in (0.0001, 0.0004)
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "mine.yaml: No such file or directory; or name one of ablation_clip,"),
+        ("run: [1", "mine.yaml: is not YAML"),
+        ("- ctpo", "mine.yaml: is not a file of `name: value` lines"),
+        ("hydra: {sweeper: {params: {run.sed: '0,1'}}}", "run.sed=0,1: no such field; do you mean run.seed?"),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ComposeError) as refused:
+        composed_sweep([f"sweeps={tmp_path}/mine.yaml"])
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
