@@ -31,7 +31,7 @@ INSTALL_HINT = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubbl
 OLDEST = (0, 8, 0)  # the first with --disable-userns
 CHANNEL, SECCOMP = inside.CHANNEL, inside.CHANNEL + 1  # descriptors that bubblewrap is started with
 # Read at once: a worker that has given root up may not be able to.
-_PROGRAM = files("ctpo.sandbox").joinpath("inside.py").read_text() + "\ncold()\n"
+_PROGRAM = files("ctpo.sandbox").joinpath("inside.py").read_text() + "\nrun(cold())\n"
 
 
 def find_bubblewrap(system: str = "/usr/bin:/usr/local/bin:/bin") -> tuple[str, str]:
@@ -145,7 +145,7 @@ class ColdStart:
         # Model code goes first when the host runs out of memory, also where no cgroup bounds it.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.execve(self._path, command(self._path, self._tree, limits), {})
 

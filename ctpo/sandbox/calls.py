@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ctpo.sandbox.cgroups import Cgroup
-from ctpo.sandbox.inside import OUT_OF_MEMORY
+from ctpo.sandbox.inside import RECORD
 from ctpo.sandbox.memory_watch import Watch
-from ctpo.sandbox.protocol import UNAVAILABLE, Request, pack_result
+from ctpo.sandbox.protocol import UNAVAILABLE, Answer, Request
 
 _CHUNK = 65536
-_SIGNALS = range(1, 65)
+_RECORDED = re.compile(re.escape(RECORD).replace(b"%d", b"([01])").replace(b"%s", rb"([^\0]*)"))
 _ORDER_S = 10.0
 
 
@@ -52,6 +54,7 @@ class Call:
     group: Cgroup | None
     status: int | None = None  # of the process, once it is dead
     cpu_s: float = 0.0
+    reported: int | None = None  # how the program ended, where it ran in a second process
     kills_seen: int = 0
     started: bool = False
     stopped_for: str = ""
@@ -113,42 +116,47 @@ class Call:
         return part
 
     def _listen(self) -> bool:
-        """Read the channel, which says when the isolation is up; False at its end."""
+        """Read the channel: isolation is up; then perhaps how a second process ended. False at its end."""
         try:
-            said = self.channel.recv(1)
+            said = self.channel.recv(1 if not self.started else 8)
         except OSError:
             return False
-        self.started = self.started or said == b"R"
+        if not self.started:
+            self.started = said == b"R"
+        elif len(said) == 8:
+            status, milliseconds = struct.unpack("<II", said)
+            self.reported, self.cpu_s = os.waitstatus_to_exitcode(status), milliseconds / 1000
         return bool(said)
 
-    def answer(self, request: Request) -> bytes:
-        """What is packed for the caller, once the program has ended."""
+    def answer(self, request: Request) -> Answer:
+        """What the caller is told, once the program has ended."""
         duration = time.monotonic() - self.begun
         for fd in self.written:
             while self._collect(fd, 1 << 62):
                 pass
-        self._listen()
-        written = (bytes(self.written[fd]) for fd in (self.stdout, self.stderr))
-        return pack_result(self._reason(request), duration, *written)
+        while self._listen():
+            pass
+        status = self.status or 0 if self.reported is None else self.reported
+        stderr = bytes(self.written[self.stderr])
+        recorded = _RECORDED.findall(stderr)
+        ran_out, error = recorded[-1] if recorded else (b"0", b"")
+        reason = self._reason(request, status, ran_out == b"1")
+        return Answer(reason, duration, bytes(self.written[self.stdout]), _RECORDED.sub(b"", stderr), status, error)
 
-    def _reason(self, request: Request) -> str:
+    def _reason(self, request: Request, status: int, ran_out: bool) -> str:
         """Why the program ended; `UNAVAILABLE` when the isolation was never up."""
         killed = self.group is not None and self.group.out_of_memory_kills() != self.kills_seen
-        status = self.status or 0
-        died_of = -status if status < 0 else status - 128 if status - 128 in _SIGNALS else 0
         if not self.started and not self.stopped_for and not killed:
             return UNAVAILABLE
         # A program can outlive those of its processes that the kernel killed, and wait for them in vain.
-        if killed or (status == OUT_OF_MEMORY and not self.stopped_for):
+        if killed or (ran_out and status and not self.stopped_for):
             return "memory"
         if self.stopped_for:
             return self.stopped_for
         used_up = self.cpu_s >= 0.9 * math.ceil(request.limits.cpu_s)
-        if died_of == signal.SIGXCPU or (died_of == signal.SIGKILL and used_up):
+        if status in (-signal.SIGXCPU, -signal.SIGKILL) and used_up:
             return "timeout"
-        if died_of:
-            return "killed"
-        return "error" if status else "ok"
+        return "killed" if status < 0 else "error" if status else "ok"
 
     def close(self) -> None:
         self.channel.close()

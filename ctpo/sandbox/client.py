@@ -13,14 +13,13 @@ from typing import cast
 from ctpo.sandbox import protocol
 from ctpo.sandbox.hosting import ADDRESS_ENV, SandboxServer
 from ctpo.sandbox.limits import Limits
-from ctpo.sandbox.protocol import Request
+from ctpo.sandbox.protocol import Answer, Request
 from ctpo.sandbox.results import ExecutionResult, Reason, SandboxUnavailable, advice, cut_middle
 
 _GRACE_S = 20.0
 _ATTEMPTS, _WAITS = 2, 10
 _PAUSE_S = 0.2
-_Answer = tuple[str, float, bytes, bytes]  # reason, seconds, stdout, stderr
-_UNTAKEN = ("untaken", 0.0, b"", b"")
+_UNTAKEN = Answer("untaken")
 
 
 class SandboxClient:
@@ -58,12 +57,14 @@ class SandboxClient:
         limits = limits or self.limits
         text = code.encode("utf-8", "replace")
         if len(text) > protocol.MAX_CODE_BYTES:
-            return ExecutionResult("", f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes\n", "error", 0.0)
-        reason, duration, out, err = await self._answer(Request(text, limits, echo))
-        if reason == protocol.UNAVAILABLE:
-            raise SandboxUnavailable(advice(err.decode("utf-8", "replace").strip()))
-        kept = limits.output_bytes
-        return ExecutionResult(cut_middle(out, kept), cut_middle(err, kept), cast(Reason, reason), duration)
+            error = f"SyntaxError: code longer than {protocol.MAX_CODE_BYTES} bytes"
+            return ExecutionResult("", f"{error}\n", "error", 0.0, 1, error)
+        answer = await self._answer(Request(text, limits, echo))
+        if answer.reason == protocol.UNAVAILABLE:
+            raise SandboxUnavailable(advice(answer.stderr.decode("utf-8", "replace").strip()))
+        out, err = (cut_middle(text, limits.output_bytes) for text in (answer.stdout, answer.stderr))
+        error = answer.error.decode("utf-8", "replace")
+        return ExecutionResult(out, err, cast(Reason, answer.reason), answer.duration_s, answer.status, error)
 
     async def start(self) -> str:
         """Prepare the isolation now rather than at the first call; one line that says what isolates.
@@ -80,7 +81,7 @@ class SandboxClient:
         if server:
             await asyncio.to_thread(server.close)
 
-    async def _answer(self, request: Request) -> _Answer:
+    async def _answer(self, request: Request) -> Answer:
         """The answer of a worker. One that was killed from outside loses its call, and a fork can fail on a host
         that is short of something for a moment: both get a second chance, a third would be no accident. Standing in
         line at a server that dies costs nothing: it is listened to for a moment longer than it lives.
@@ -101,13 +102,13 @@ class SandboxClient:
                     raise SandboxUnavailable(
                         f"sandbox: {_WAITS} times no worker took a call: they do not start, or die"
                     )
-            elif answer[0] == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
+            elif answer.reason == protocol.UNAVAILABLE and failures + 1 < _ATTEMPTS:
                 failures += 1
             else:
                 return answer
             await asyncio.sleep(_PAUSE_S)
 
-    async def _attempt(self, request: Request) -> _Answer | None:
+    async def _attempt(self, request: Request) -> Answer | None:
         connection = await self._connect()
         try:
             return await _exchange(connection, request)
@@ -162,7 +163,7 @@ async def _connected(address: str) -> socket.socket:
         raise
 
 
-async def _exchange(connection: socket.socket, request: Request) -> _Answer | None:
+async def _exchange(connection: socket.socket, request: Request) -> Answer | None:
     """Send a program and wait for its answer, in line as long as it takes; None when the worker is lost with it."""
     loop = asyncio.get_running_loop()
     try:
@@ -177,9 +178,9 @@ async def _exchange(connection: socket.socket, request: Request) -> _Answer | No
         return None
 
 
-async def _read_answer(connection: socket.socket) -> _Answer | None:
+async def _read_answer(connection: socket.socket) -> Answer | None:
     loop, got = asyncio.get_running_loop(), bytearray()
-    while (answer := protocol.unpack_result(bytes(got))) is None:
+    while (answer := Answer.unpack(bytes(got))) is None:
         part = await loop.sock_recv(connection, 1 << 18)
         if not part:
             return None

@@ -24,7 +24,6 @@ from ctpo.sandbox.results import ExecutionResult, SandboxUnavailable
 
 _LONGEST_S = 600.0
 _ARRIVAL_S = 10.0  # a request's head, and then its body, must arrive within
-_RETURN_CODES = {"ok": 0, "error": 1}
 
 
 class Asked(BaseModel):
@@ -113,7 +112,7 @@ def _run_result(result: ExecutionResult) -> dict[str, Any]:
     return {
         "status": ended,
         "execution_time": result.duration_s,
-        "return_code": _RETURN_CODES.get(result.reason),
+        "return_code": result.status if result.reason in ("ok", "error", "killed") else None,
         "stdout": result.stdout,
         "stderr": result.stderr if result.stderr or result.reason == "ok" else f"ended: {result.reason}",
     }

@@ -1,21 +1,30 @@
-"""Runs inside the sandbox: sets the process's limits, runs the code that comes over the channel.
+"""Runs inside the sandbox: sets the process's limits, runs the code that comes over the channel as `python` would.
 
-Given to the interpreter as text, so that no file of this project is visible inside; it must not import
-anything that is not already in a bare interpreter, because every millisecond here is paid per call. Nothing
-here protects anything, save that the limits are set before the first line of the caller's code.
+Given to the interpreter as text, so that no file of this project is visible inside. It imports little that a bare
+interpreter has not imported, because a cold call pays for every millisecond. Nothing here protects anything, except
+that the limits are set before the first line of the caller's code.
 
-The channel is one end of a socket pair: in comes a request (see `protocol.pack_order`); out goes one byte
-when isolation and interpreter are up. The channel is closed before the caller's code begins, which can so
-forge nothing; the end is told by the exit status: 0, the code's own, 1 for an exception, or `OUT_OF_MEMORY`.
+The channel is one end of a socket pair. A request comes in (see `Request.order`); one byte goes out when isolation and
+interpreter are up. The channel is closed before the caller's code begins, which therefore cannot forge anything.
+The exit status tells how the program ended. An uncaught exception is written to stderr twice: as a `RECORD` for the
+worker, which takes it out again, and as the traceback that Python shows.
+
+The first process of a pid namespace ignores its own fatal signals. A program that may send itself any therefore runs in
+a second process: the first waits, and sends wait status and CPU milliseconds (4 bytes each) over
+the channel.
 """
 
 import builtins
+import io
 import posix
 import sys
 from types import CodeType, TracebackType
 
-OUT_OF_MEMORY = 250
 CHANNEL = 3
+RECORD = b"\0error\0%d%s\0"  # 1 where memory could not be had, else 0; the exception's own type and message
+_SIGNAL_WORDS = (b"kill", b"signal", b"abort", b"alarm", b"itimer", b"ctypes")
+_MOST_MESSAGE_CHARS = 4000
+_CPUS = 4  # what `os.cpu_count` says: pools of this size fit into the limit on processes, whatever the host has
 _PyCF_ONLY_AST = 0x400
 _NAME = "<code>"
 
@@ -27,7 +36,7 @@ class Order:
         head, _, self.code = raw.partition(b"\n")
         numbers = [int(number) for number in head.split()]
         self.cpu_s, self.data_mb, self.address_mb, self.processes, self.file_mb, self.inodes = numbers[:6]
-        self.echo = bool(numbers[6])
+        self.echo, self.apart = bool(numbers[6]), any(word in self.code for word in _SIGNAL_WORDS)
 
 
 def read_order() -> Order | None:
@@ -57,7 +66,7 @@ def limit(order: Order) -> None:
         (resource.RLIMIT_DATA, order.data_mb * mib),
         (resource.RLIMIT_AS, order.address_mb * mib),
         (resource.RLIMIT_FSIZE, order.file_mb * mib),
-        (resource.RLIMIT_NPROC, order.processes),
+        (resource.RLIMIT_NPROC, order.processes + order.apart),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -69,16 +78,66 @@ def limit(order: Order) -> None:
         resource.setrlimit(which, (value, value))
 
 
+class _Unbuffered(io.FileIO):
+    """A standard output or error: what is written has left the process, however the process ends."""
+
+    def seekable(self) -> bool:
+        return False  # also while a pipe has yet to take the place of the warm parent's /dev/null
+
+    def write(self, data: object) -> int:
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        written = 0
+        while written < len(view):
+            count = write_holding_the_lock(self.fileno(), view[written:])
+            written += super().write(view[written:]) or 0 if count < 0 else count
+        return written
+
+
+def write_holding_the_lock(fd: int, data: memoryview) -> int:
+    """write(2); negative to have Python's own. A warm parent has a better one, which keeps a thread's line whole."""
+    return -1
+
+
+def become_main() -> None:
+    """Give the interpreter the streams and built-ins of `python program.py | cat`, and integers of any length."""
+    import os
+    import warnings  # noqa: F401  the interpreter alone shows no source line with a warning
+
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        raw = _Unbuffered(fd, "wb", closefd=False)
+        raw.name = f"<{name}>"
+        errors = getattr(sys, name).errors
+        stream = io.TextIOWrapper(raw, "utf-8", errors, "\n", write_through=True)
+        stream.mode = "w"  # type: ignore[misc]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    import site
+
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)
+    os.cpu_count = lambda: min(_CPUS, posix.cpu_count() or 1)
+
+
 def _compiled(source: str, echo: bool) -> list[CodeType]:
-    """The code; a last bare expression apart, to be echoed as in a notebook (`;` silences it)."""
+    """The code; a last bare expression apart, to be echoed as in a notebook (a `;` behind it silences it)."""
     import _ast
 
     tree = compile(source, _NAME, "exec", _PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, _ast.Module)
     last = []
-    if echo and tree.body and isinstance(tree.body[-1], _ast.Expr) and not source.rstrip().endswith(";"):
+    if echo and tree.body and isinstance(tree.body[-1], _ast.Expr) and not _silenced(source, tree.body[-1]):
         last = [compile(_ast.Interactive(body=[tree.body.pop()]), _NAME, "single", dont_inherit=True)]
     return [compile(tree, _NAME, "exec", dont_inherit=True), *last]
+
+
+def _silenced(source: str, last: object) -> bool:
+    """Whether a semicolon follows the last statement: nothing else but blanks and comments can."""
+    lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")[last.end_lineno - 1 :]  # type: ignore[attr-defined]
+    rest = "\n".join(lines).encode()[last.end_col_offset :]  # type: ignore[attr-defined]
+    return rest.lstrip(b" \t\f\n\\").startswith(b";")
 
 
 def rehearse() -> None:
@@ -86,80 +145,168 @@ def rehearse() -> None:
     exec(_compiled("1;", True)[0], {})
 
 
-def _show(error: BaseException, frames: TracebackType | None, source: str) -> None:
-    import linecache
+def _own_words(error: BaseException) -> str:
+    """Type, message and notes of the exception itself; a group's with those of its members."""
     import traceback
 
-    linecache.cache[_NAME] = (len(source), None, [f"{line}\n" for line in source.split("\n")], _NAME)
-    traceback.print_exception(type(error), error, frames)
+    said = "".join(traceback.format_exception_only(type(error), error)).strip()
+    for inner in getattr(error, "exceptions", ()) if type(error).__name__.endswith("ExceptionGroup") else ():
+        said += "\n  " + _own_words(inner).replace("\n", "\n  ")
+    return said
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+def _as_python_shows(error: BaseException) -> str:
+    """The display of the interpreter itself, which finds no source lines of a program that is no file."""
+    shown, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        sys.__excepthook__(type(error), error, None)
+        return sys.stderr.getvalue()
+    finally:
+        sys.stderr = shown
+
+
+def _suggestion(error: BaseException) -> str:
+    """The "Did you mean" that the interpreter's display appends, and `traceback` only from Python 3.12 on."""
+    if sys.version_info >= (3, 12) or not isinstance(error, (NameError, AttributeError)):
+        return ""
+    _, mark, meant = _as_python_shows(error).rstrip("\n").rpartition(". Did you mean: ")
+    return mark + meant if meant and "\n" not in meant and mark not in str(error) else ""
+
+
+def _memory_ran_out(error: BaseException, frames: TracebackType | None) -> bool:
+    """Whether an allocation failed; a program may raise the same exception by itself."""
+    import opcode
+
+    while frames and frames.tb_next:
+        frames = frames.tb_next
+    if not (frames and isinstance(error, MemoryError)):
+        return False
+    return frames.tb_frame.f_code.co_code[frames.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
+
+
+def _show(error: BaseException, frames: TracebackType | None) -> None:
+    """Report an uncaught exception to the worker, then show it as Python does."""
+    import traceback
+
+    error = error.with_traceback(frames)
+    ran_out, said, extra = _memory_ran_out(error, frames), _own_words(error), _suggestion(error)
+    message = said.replace(str(error), str(error) + extra, 1) if extra else said
+    if len(message) > _MOST_MESSAGE_CHARS:
+        half = _MOST_MESSAGE_CHARS // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    posix.write(2, RECORD % (ran_out, message.encode("utf-8", "replace").replace(b"\0", b"?")))
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, frames)
+        return
+    if isinstance(error, SyntaxError) and frames is None:
+        text = _as_python_shows(error)
+    else:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    print(text.replace(str(error), str(error) + extra) if extra else text, end="", file=sys.stderr)
 
 
 def _finish() -> None:
-    """What interpreter shutdown would do for the program: join its threads, call its exit hooks, flush."""
+    """What interpreter shutdown does for a program: join threads, call exit hooks, flush, delete what is left."""
+    import atexit
+    import gc
+    from _weakref import ref
+
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
-    import atexit
-
     atexit._run_exitfuncs()
-    _flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    main = ref(sys.modules.pop("__main__"))
+    gc.collect()
+    if (left := main()) is not None:
+        names = vars(left)
+        for name in sorted(names, key=lambda name: not name.startswith("_")):
+            if name != "__builtins__":
+                names[name] = None
+    gc.collect()
 
 
-def _run(source: str, echo: bool, names: dict[str, object]) -> int:
+def _execute(source: str, echo: bool) -> int:
+    """Run the program; its exit status."""
+    names = vars(sys.modules["__main__"])
+    frames = None
     try:
         parts = _compiled(source, echo)
-    except BaseException as error:
-        _show(error, None, source)
-        return 1
-    try:
+        frames = True
         for part in parts:
             exec(part, names)
     except SystemExit as leaving:
-        if leaving.code is None or isinstance(leaving.code, int):
-            return (leaving.code or 0) & 255
+        if leaving.code is None:
+            return 0
+        if isinstance(leaving.code, int):
+            return leaving.code & 255 if -(1 << 63) <= leaving.code < 1 << 63 else 255
         print(leaving.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        status = OUT_OF_MEMORY if isinstance(error, MemoryError) else 1
-        frames = error.__traceback__.tb_next if error.__traceback__ else None
-        try:
-            _show(error, frames, source)
-        except BaseException:
-            posix.write(2, type(error).__name__.encode())
-        return status
+        if isinstance(error, SyntaxError) and not frames and error.text is None and error.lineno:
+            error.text = source.split("\n")[error.lineno - 1]  # unknown to a compiler that was given a tree
+        # Without the frame of this function: only the program's own are shown.
+        _shown_safely(error, error.__traceback__.tb_next if frames and error.__traceback__ else None)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def _guarded(step: object, status: int) -> int:
+def _shown_safely(error: BaseException, frames: TracebackType | None) -> None:
     try:
-        step()  # type: ignore[operator]
+        _show(error, frames)
     except BaseException:
-        return status or 1
-    return status
+        name = type(error).__name__.encode("utf-8", "replace")
+        posix.write(2, RECORD % (isinstance(error, MemoryError), name) + name + b"\n")
+
+
+def _step_aside() -> None:
+    """Go on in a second process; this one only waits for it, as the first of a namespace that heeds no signal."""
+    import _signal
+
+    child = posix.fork()
+    if child == 0:
+        return
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    ended = 0
+    while ended != child:
+        ended, status, used = posix.wait4(-1, 0)
+    milliseconds = round(1000 * (used.ru_utime + used.ru_stime))
+    posix.write(CHANNEL, status.to_bytes(4, "little") + milliseconds.to_bytes(4, "little"))
+    posix._exit(0)
 
 
 def run(order: Order) -> None:
     """Run the code and end the process."""
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
-    sys.argv = [""]
-    for name in ("exit", "quit"):
-        setattr(builtins, name, sys.exit)
+    main = sys.modules["__main__"] = type(sys)("__main__")
+    main.__dict__.update(__builtins__=builtins, __annotations__={}, __file__=_NAME)
+    sys.argv = ["-c"]
+    sys.path.insert(0, "")
     posix.write(CHANNEL, b"R")
+    if order.apart:
+        _step_aside()
     posix.close(CHANNEL)
-    status = _run(order.code.decode("utf-8", "replace"), order.echo, main.__dict__)
-    posix._exit(_guarded(_finish, status))
+    source = order.code.decode("utf-8", "replace")
+    import linecache
+
+    linecache.cache[_NAME] = (len(source), None, [f"{line}\n" for line in source.split("\n")], _NAME)
+    del main
+    status = _execute(source, order.echo)
+    try:
+        _finish()
+    except BaseException as error:
+        _shown_safely(error, error.__traceback__)
+        status = status or 120
+    posix._exit(status)
 
 
-def cold() -> None:
-    """Entry point of a bare interpreter that bubblewrap has isolated."""
+def cold() -> Order:
+    """What a bare interpreter that bubblewrap has isolated is to run."""
     sys.path = [p for p in sys.path if not p.endswith(".zip")] + ["/packages"]
     order = read_order()
     assert order is not None
+    order.apart = True  # bubblewrap does not tell an exit status from a signal
     limit(order)
     posix.closerange(CHANNEL + 1, 256)
-    run(order)
+    become_main()
+    return order

@@ -3,7 +3,8 @@
 Caller to worker, over the server's Unix socket, one connection per call: length (8 bytes), a
 JSON object with the limits and the switch `echo` on one line, the code. The worker answers one byte when it takes the
 call on, so that a caller can tell waiting in line from running; then reason (16 bytes, zero-padded),
-duration in seconds (float64), length of stdout, length of stderr (8 bytes each), stdout, stderr.
+duration in seconds (float64), exit
+status (int32, negative for a signal), three lengths (8 bytes each), stdout, stderr, the uncaught exception.
 
 Worker to isolated process (an *order*): length (8 bytes), a line of integers, the code; see `inside`.
 """
@@ -15,6 +16,7 @@ import math
 import socket
 import struct
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from ctpo.sandbox.limits import Limits
 
@@ -24,7 +26,7 @@ MAX_CODE_BYTES = 1 << 20
 _MAX_HEAD_BYTES = 4096
 
 _LENGTH = struct.Struct("<Q")
-ANSWER = struct.Struct("<16sdQQ")
+ANSWER = struct.Struct("<16sdiQQQ")
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,28 @@ def _read_exactly(source: socket.socket, count: int) -> bytes | None:
     return bytes(got)
 
 
-def pack_result(reason: str, duration_s: float, stdout: bytes, stderr: bytes) -> bytes:
-    return ANSWER.pack(reason.encode(), duration_s, len(stdout), len(stderr)) + stdout + stderr
+class Answer(NamedTuple):
+    """How a call ended. `status`: exit status, negative for a signal; `error`: the uncaught exception, if any."""
 
+    reason: str
+    duration_s: float = 0.0
+    stdout: bytes = b""
+    stderr: bytes = b""
+    status: int = 0
+    error: bytes = b""
 
-def unpack_result(answer: bytes) -> tuple[str, float, bytes, bytes] | None:
-    """Reason, seconds, stdout, stderr; None when the answer is not whole (the worker died)."""
-    if len(answer) < ANSWER.size:
-        return None
-    reason, duration, out, err = ANSWER.unpack_from(answer)
-    body = answer[ANSWER.size :]
-    if len(body) != out + err:
-        return None
-    return reason.rstrip(b"\0").decode(), duration, body[:out], body[out:]
+    def pack(self) -> bytes:
+        texts = (self.stdout, self.stderr, self.error)
+        return ANSWER.pack(self.reason.encode(), self.duration_s, self.status, *map(len, texts)) + b"".join(texts)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Answer | None:
+        """None when the answer is not whole (the worker died)."""
+        if len(raw) < ANSWER.size:
+            return None
+        reason, duration, status, *sizes = ANSWER.unpack_from(raw)
+        body = raw[ANSWER.size :]
+        if len(body) != sum(sizes):
+            return None
+        out, err = sizes[0], sizes[0] + sizes[1]
+        return cls(reason.rstrip(b"\0").decode(), duration, body[:out], body[out:err], status, body[err:])

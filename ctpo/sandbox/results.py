@@ -23,12 +23,16 @@ class ExecutionResult:
     reason: `ok`; `error` (exception or non-zero exit, traceback in stderr); `timeout` (wall or CPU limit);
         `memory`; `output` (wrote more than the limit); `killed` (died of a signal, e.g. a crash in C code).
     duration_s: wall seconds from the start of the isolated process to the death of its last descendant.
+    status: the exit status, negative for a signal; of no meaning where a limit ended the call.
+    error: type, message and notes of the uncaught exception as Python writes them; empty without one.
     """
 
     stdout: str
     stderr: str
     reason: Reason
     duration_s: float
+    status: int = 0
+    error: str = ""
 
 
 def cut_middle(raw: bytes, max_bytes: int) -> str:

@@ -7,7 +7,7 @@ The tree is the same on every host, whatever paths the run's own environment liv
     /usr/lib/*.so             exactly the shared libraries these need
     /packages/{sympy,...}     the packages that tool calls may import
     /dev/{null,zero,urandom}  and nothing else of /dev; no /proc, no /sys, no /etc
-    /tmp                      scratch, the only writable place
+    /tmp                      scratch, the only writable place; /dev/shm leads to it
 
 so nothing in it names a user, a host or a project.
 """
@@ -96,7 +96,11 @@ def build_layout(packages: dict[str, str]) -> Layout:
         *((folder, f"{PACKAGE_ROOT}/{name}") for name, folder in sorted(packages.items())),
     ]
     inside = [f"/usr/lib/{version}/{name}" for name in ("site-packages", "dist-packages") if (stdlib / name).is_dir()]
-    return Layout(tuple(binds), (("usr/lib", "/lib"), ("usr/lib", "/lib64"), ("lib", "/usr/lib64")), tuple(inside))
+    return Layout(
+        tuple(binds),
+        (("usr/lib", "/lib"), ("usr/lib", "/lib64"), ("lib", "/usr/lib64"), (SCRATCH, "/dev/shm")),
+        tuple(inside),
+    )
 
 
 def _closure(roots: Iterable[Path]) -> tuple[str, dict[str, Path]]:

@@ -49,8 +49,8 @@ def _program() -> str:
         f"exec(compile({parts['inside']!r}, '<sandbox>', 'exec'), inside.__dict__)\n"
         "parent = {'__name__': 'warm_inside'}\n"
         f"exec(compile({parts['warm_inside']!r}, '<sandbox>', 'exec'), parent)\n"
-        "del sys.modules['inside']\n"
-        "parent['main']()\n"
+        "del sys.modules['inside'], sys, types\n"
+        "inside.run(parent['main']())\n"
     )
 
 
@@ -186,7 +186,7 @@ class WarmParent:
     def _become(self, control: int, worker: int) -> None:
         """In the forked process: leave everything of the host behind, then become the interpreter of the tree."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         # When memory runs out a parent, which can be replaced, goes before what belongs to the run, and after a call
         # (see `warm_inside`): in a group of its own there is nothing but calls beside it.
@@ -206,5 +206,5 @@ class WarmParent:
             os.dup2(fd, target)
         os.closerange(len(moved), 4096)
         column = 0 if platform.machine() == "x86_64" else 1
-        arguments = ["python3", "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM]
+        arguments = [PYTHON, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM]
         os.execve(PYTHON, [*arguments, str(column), self._bpf.hex(), self._modules], _ENVIRONMENT)

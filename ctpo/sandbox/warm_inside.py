@@ -11,7 +11,7 @@ Arguments: machine column of the call number, the system call filter in hex, the
 """
 
 # isort: off
-import atexit, linecache, resource, traceback  # noqa: E401, F401  what `inside` would import in every child
+import atexit, linecache, opcode, resource, traceback  # noqa: E401, F401  what `inside` would import in every child
 
 # isort: on
 import contextlib
@@ -115,6 +115,11 @@ def _isolate(filter_program: _Filter, last_capability: int) -> "inside.Order":
     return order
 
 
+def _write_holding_the_lock(fd: int, data: memoryview) -> int:
+    """write(2) that no other thread gets in between: `print` writes a line and its end apart."""
+    return int(_libc.write(fd, bytes(data), ctypes.c_size_t(len(data))))
+
+
 def _fresh_randomness() -> None:
     """What a new process would draw anew: `random` reseeds itself after a fork, these do not."""
     mtrand = sys.modules.get("numpy.random.mtrand")
@@ -122,10 +127,10 @@ def _fresh_randomness() -> None:
         mtrand._rand.seed(int.from_bytes(os.urandom(4), "little"))
     sympy_random = sys.modules.get("sympy.core.random")
     if sympy_random:
-        sympy_random.rng.seed()
+        sympy_random.seed(None)
 
 
-def _child(handles: list[int], filter_program: _Filter, last_capability: int) -> None:
+def _child(handles: list[int], filter_program: _Filter, last_capability: int) -> "inside.Order":
     """`handles`: channel, stdout, stderr; all above the numbers that they are to get."""
     try:
         for fd, target in zip(handles[1:], (1, 2), strict=True):
@@ -133,13 +138,11 @@ def _child(handles: list[int], filter_program: _Filter, last_capability: int) ->
         os.dup2(handles[0], inside.CHANNEL)
         order = _isolate(filter_program, last_capability)
         _fresh_randomness()
-        # By default it is 700: a short program would look for garbage many times and have little.
-        gc.set_threshold(50_000)
         gc.enable()
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}".encode())
         os._exit(127)
-    inside.run(order)
+    return order
 
 
 def _import(names: list[str]) -> None:
@@ -175,13 +178,18 @@ def _use(sympy: ModuleType) -> None:
     str(sympy.Matrix([[1, 2], [3, 4]]).inv()), sympy.Matrix([[1, 2], [3, 4]]).det()
 
 
-def main() -> None:
-    """Import, tell the worker, fork a child for every three descriptors that come; end with the worker."""
+def main() -> "inside.Order":
+    """Import, tell the worker, fork a child for every three descriptors that come; end with the worker.
+
+    Returns in each child, with what it is to run: so few frames of ours are below the program's.
+    """
     column, program, names = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3].split()
     sys.path = [p for p in sys.path if not p.endswith(".zip")] + ["/packages"]
     control = socket.socket(fileno=CONTROL)
     try:
         _import(names)
+        inside.become_main()
+        inside.write_holding_the_lock = _write_holding_the_lock
         inside.rehearse()
         thread_id = _thread_id_address()
         with open(os.open("sys/kernel/cap_last_cap", os.O_RDONLY, dir_fd=PROC)) as file:
@@ -193,7 +201,7 @@ def main() -> None:
             raise OSError(errno.EBUSY, f"the warm parent has {threads} threads, a fork would lose all but one")
     except BaseException as error:
         control.send(b"failed: " + f"{type(error).__name__}: {error}".encode())
-        return
+        sys.exit()
     filter_program = _Filter(len(program) // 8, program)
     gc.collect()
     gc.disable()
@@ -202,13 +210,14 @@ def main() -> None:
     while True:
         _, handles, _, _ = socket.recv_fds(control, 1, 3)
         if len(handles) != 3:
-            return
+            sys.exit()
         try:
             answer = b"%d" % _clone(column, thread_id)
         except OSError as error:
             answer = f"{error}".encode()
         if answer == b"0":
-            _child(handles, filter_program, last_capability)
+            control.detach()  # closed by now, and its number perhaps the program's
+            return _child(handles, filter_program, last_capability)
         for fd in handles:
             os.close(fd)
         control.send(answer)

@@ -19,7 +19,7 @@ import time
 from ctpo.sandbox.calls import Call, drain
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.memory_watch import children_of
-from ctpo.sandbox.protocol import TAKEN, UNAVAILABLE, Request, pack_result, read_request
+from ctpo.sandbox.protocol import TAKEN, UNAVAILABLE, Answer, Request, read_request
 from ctpo.sandbox.supply import Starter, Supply
 
 _REQUEST_S = 10.0
@@ -77,7 +77,7 @@ class Worker:
         try:
             call = self._supply.take(request)
         except OSError as error:
-            return pack_result(UNAVAILABLE, 0.0, b"", str(error).encode())
+            return Answer(UNAVAILABLE, stderr=str(error).encode()).pack()
         try:
             call.begin(request, request.order(call.origin.data_mb, call.origin.address_mb))
         except OSError:  # it died at its start and left word on stderr, or its limits cannot be set
@@ -85,7 +85,7 @@ class Worker:
         self._running = call
         call.attend(request, caller, self._child_died, self._reap)
         self._bury(call)
-        answer = call.answer(request)
+        answer = call.answer(request).pack()
         call.close()
         return answer
 
@@ -99,7 +99,7 @@ class Worker:
                 for call in self._calls():
                     if pid == call.pid:
                         call.status = os.waitstatus_to_exitcode(status)
-                        call.cpu_s = used.ru_utime + used.ru_stime
+                        call.cpu_s = max(call.cpu_s, used.ru_utime + used.ru_stime)
                 self._starter.note_death(pid)
 
     def _calls(self) -> list[Call]:

@@ -146,8 +146,8 @@ def program(rng: random.Random, chain: Problem, failing: bool) -> tuple[str, Exe
             shown = target
     if failing:
         shown = rng.choice([name for name in VARIABLES if name not in (first, second)])
-        error = f"NameError: name '{shown}' is not defined\n"
-        result = ExecutionResult(stdout="", stderr=error, reason="error", duration_s=0.0)
+        error = f"NameError: name '{shown}' is not defined"
+        result = ExecutionResult(stdout="", stderr=f"{error}\n", reason="error", duration_s=0.0, status=1, error=error)
     else:
         result = ExecutionResult(stdout=f"{chain.answer}\n", stderr="", reason="ok", duration_s=0.0)
     return "\n".join([*lines, f"print({shown})"]), result

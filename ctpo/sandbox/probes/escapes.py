@@ -151,8 +151,8 @@ print("BREACH" if seen else "alone", seen[:5], os.getppid())
 """
 _SHARED_MEMORY = """
 from multiprocessing import shared_memory
-try: shared_memory.SharedMemory("x", create=True, size=4096); print("BREACH")
-except OSError as e: print(e)
+try: shared_memory.SharedMemory("x"); print("BREACH")
+except OSError: shared_memory.SharedMemory("x", create=True, size=4096); print("its own")
 """
 
 ESCAPES = (
@@ -214,7 +214,7 @@ ESCAPES = (
         "import fcntl\ntry: fcntl.ioctl(0, 0x5412, b'x'); print('BREACH')\nexcept OSError as e: print('refused')",
         expect="refused",
     ),
-    Probe("shared memory of other programs", _SHARED_MEMORY),
+    Probe("shared memory of other programs", _SHARED_MEMORY, expect="its own"),
     Probe("exit without ado", "import os\nprint('hi', flush=True); os._exit(7)", ("error",), "hi"),
     Probe("exception", "1/0", ("error",)),
     Probe("packages", "import sympy, numpy\n(sympy.sqrt(8), int(numpy.arange(4).sum()))", expect="(2*sqrt(2), 6)"),

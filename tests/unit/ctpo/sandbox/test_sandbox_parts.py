@@ -16,7 +16,7 @@ import pytest
 from ctpo.sandbox import Limits, SandboxUnavailable, cgroups, client, results
 from ctpo.sandbox.elf import dependencies
 from ctpo.sandbox.probes import BREACH
-from ctpo.sandbox.protocol import Request, pack_result, unpack_result
+from ctpo.sandbox.protocol import Answer, Request
 from ctpo.sandbox.runtime import PACKAGES, build_layout, find_packages
 from ctpo.sandbox.seccomp import ALLOWED, IDLE, REFUSED, filter_program
 
@@ -193,9 +193,10 @@ def test_an_order_carries_the_limits_beyond_what_is_inherited() -> None:
 
 
 def test_an_answer_that_is_not_whole_counts_as_none() -> None:
-    answer = pack_result("ok", 0.25, b"out", b"err")
-    assert unpack_result(answer) == ("ok", 0.25, b"out", b"err")
-    assert [unpack_result(answer[:n]) for n in range(len(answer))] == [None] * len(answer)
+    answer = Answer("killed", 0.25, b"out", b"err", -9, b"KeyError: 1")
+    raw = answer.pack()
+    assert Answer.unpack(raw) == answer
+    assert [Answer.unpack(raw[:n]) for n in range(len(raw))] == [None] * len(raw)
 
 
 @pytest.mark.parametrize(

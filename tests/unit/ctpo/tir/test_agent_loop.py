@@ -133,7 +133,7 @@ def test_the_last_box_over_all_turns_of_the_model_is_the_answer(harness: Harness
 @pytest.mark.parametrize(
     ("code", "shown"),
     [
-        ("print(", "SyntaxError: '(' was never closed"),
+        ("print(", "File \"<code>\", line 1\n    print(\n         ^\nSyntaxError: '(' was never closed"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("print('so far', flush=True)\nwhile True: pass", "so far\n[stopped: time limit]"),
     ],

@@ -13,8 +13,8 @@ from ctpo.tir.prompts import MIN_CHARS, NO_OUTPUT, SYSTEM_PROMPTS, UNAVAILABLE, 
 REASONS = ["ok", "error", "timeout", "memory", "output", "killed"]
 
 
-def result(stdout: str = "", stderr: str = "", reason: str = "ok") -> ExecutionResult:
-    return ExecutionResult(stdout=stdout, stderr=stderr, reason=reason, duration_s=0.1)  # type: ignore[arg-type]
+def result(stdout: str = "", stderr: str = "", reason: str = "ok", status: int = 0, error: str = "") -> ExecutionResult:
+    return ExecutionResult(stdout, stderr, reason, 0.1, status, error)  # type: ignore[arg-type]
 
 
 @given(
@@ -45,11 +45,32 @@ def test_long_output_keeps_its_beginning_and_its_end() -> None:
 
 
 @pytest.mark.parametrize("stdout", ["", "some output\n", "x" * 10_000])
-def test_an_error_shows_the_last_line_of_its_traceback(stdout: str) -> None:
-    stderr = "Traceback (most recent call last):\n  File ...\nZeroDivisionError: division by zero\n"
-    text = observation(result(stdout, stderr, "error"), 256)
-    assert text.endswith("ZeroDivisionError: division by zero")
+@pytest.mark.parametrize("error", ["ZeroDivisionError: division by zero", "ValueError: two\nlines\nand a note"])
+def test_an_error_shows_the_exception_itself_whatever_else_is_on_stderr(stdout: str, error: str) -> None:
+    stderr = f"Traceback (most recent call last):\n  File ...\n{error}\nprinted at exit\n"
+    text = observation(result(stdout, stderr, "error", 1, error), 256)
+    assert text.endswith(error)
     assert text.startswith(stdout.strip()[:50])
+    assert "printed at exit" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (result("", "gave up\n", "error", 1), "gave up\n[exit status 1]"),
+        (result("7\n", "", "error", 137), "7\n[exit status 137]"),
+        (result("7\n", "", "killed", -9), "7\n[killed by SIGKILL]"),
+        (result("", "", "killed", -11), "[killed by SIGSEGV]"),
+        (result("", "a warning\n"), "a warning"),
+        (result("7\n", "Exception in thread T:\nKeyError: 1\n"), "7\nException in thread T:\nKeyError: 1"),
+        (result("7\n", "w" * 300), "7\n" + "w" * 165 + "\n[...]\n" + "w" * 82),
+        (result("7" * 250, "w" * 300), "7" * 250),
+    ],
+)
+def test_an_end_without_an_exception_is_named_and_text_on_stderr_is_shown_where_there_is_room(
+    given: ExecutionResult, shown: str
+) -> None:
+    assert observation(given, 256) == shown
 
 
 @pytest.mark.parametrize("reason", ["timeout", "memory", "output", "killed"])
@@ -99,7 +120,7 @@ def test_the_math_prompt_promises_what_the_parser_and_the_observation_deliver() 
     prompt = SYSTEM_PROMPTS["math"]
     assert parse_turn(prompt).code == "print(2 + 2)"
     assert final_answer(prompt) is None
-    assert "last line of its error" in prompt
+    assert "what it printed so far and its error" in prompt
     assert "loses its middle" in prompt
     assert "new process without network, files or earlier variables" in prompt
     assert len(SYSTEM_PROMPTS["short"].splitlines()) == 1
