@@ -34,6 +34,8 @@ _EVALUATION_FIELDS = (
     "evaluation.concurrency",
     "evaluation.shard",
 )
+#: How the run of an evaluated checkpoint had evaluated itself.
+_IN_TRAINING = "evaluation.in_training"
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def _varying(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
 
     def names_the_run(name: str, values: list[Any]) -> bool:
         # By name as well as by value: False and True, or 0.0 and 1.0, equal the seeds 0 and 1.
-        return name in own or name.endswith(".experiment_name") or (name.endswith("seed") and values == seeds)
+        if name in own or name.startswith(_IN_TRAINING):
+            return True
+        return name.endswith(".experiment_name") or (name.endswith("seed") and values == seeds)
 
     varying = varying_fields([run.config for run in runs])
     return {name: values for name, values in varying.items() if not names_the_run(name, values)}

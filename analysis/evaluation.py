@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.intervals import FloatArray
-from ctpo.records import RunRecord
+from ctpo.records import RecordError, RunRecord, Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ class Evaluation:
     problem_ids: tuple[str, ...]
     scores: FloatArray
     answers: NDArray[np.object_]
+    sampling: Sampling = field(default_factory=lambda: Sampling({}))
 
     @property
     def k(self) -> int:
@@ -70,6 +71,11 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
     if defect is not None:
         run.add_problem("malformed", f"samples/{benchmark}/step_{step}.parquet: {defect}: no accuracy from it")
         return None
+    try:
+        sampling = Sampling.of_samples(run.path, run.config, benchmark, step)
+    except RecordError as error:
+        run.add_problem("malformed", f"{str(error).replace(f'{run.path}/', '')}: no accuracy from its samples")
+        return None
     frame = frame.sort_values(["problem_id", "sample_index"], kind="stable")
     sizes = frame.groupby("problem_id", sort=True).size()
     shape = (len(sizes), int(sizes.iloc[0]))
@@ -80,6 +86,7 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
         tuple(sizes.index),
         frame["score"].to_numpy(dtype=np.float64).reshape(shape),
         answers.where(answers.notna(), None).to_numpy().reshape(shape),
+        Sampling({**sampling.values, "k": shape[1]}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from analysis.evaluation import Evaluation
 from analysis.inputs import NothingToShow, Sweep
 from analysis.statistics.intervals import FloatArray, Interval
 from analysis.statistics.resampling import mean_interval, stratified_interval
-from ctpo.records import RunRecord
+from ctpo.records import DRAW, RunRecord, Sampling
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,36 @@ class FinalScores:
     left_out: tuple[str, ...]
     rule: str = ""
 
+    @cached_property
+    def samplings(self) -> dict[str, Sampling]:
+        """How each method's samples were drawn: alike in all but the limits."""
+        return {m: next(iter(row.values())).evaluations[0].sampling for m, row in self.cells.items()}
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the first method's were."""
+        return next(iter(self.samplings.values()))
+
     @property
     def k(self) -> int:
         """Samples per problem, the same in every cell."""
-        return next(iter(next(iter(self.cells.values())).values())).evaluations[0].k
+        return int(self.sampling.values["k"])
+
+    @cached_property
+    def varied_limits(self) -> list[str]:
+        """Names of the limits in which the methods differ."""
+        others = self.samplings.values()
+        return list(dict.fromkeys(name for other in others for name in other.differing(self.sampling)))
+
+    @property
+    def metric(self) -> str:
+        """`avg@32 at temperature 0.7, ...`, for a title: two evaluations of one checkpoint never share it."""
+        return f"avg@{self.k} at {self.sampling.words(besides=self.varied_limits)}"
+
+    @property
+    def drawn(self) -> str:
+        """How samples were drawn, in sentences for a caption; also where the runs' evaluations in training differ."""
+        return sampling_sentences(self.samplings, self.runs)
 
     def problems(self, benchmark: str) -> int:
         """Problems of a benchmark; 0 if no cell has it."""
@@ -120,15 +147,16 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
             continue
         for benchmark in benchmarks:
             evaluation, reason = _evaluated_at(sweep, run, benchmark, wanted)
+            row = cells.get(run.method, {})
             if evaluation is not None:
-                reason = _differs(
-                    evaluation, reference.setdefault(benchmark, evaluation), next(iter(reference.values()))
-                )
+                same_benchmark = reference.setdefault(benchmark, evaluation)
+                same_method = next((cell.evaluations[0] for cell in row.values()), evaluation)
+                reason = _differs(evaluation, same_benchmark, same_method, next(iter(reference.values())))
                 evaluation = None if reason else evaluation
             if evaluation is None:
                 left_out.append(f"{run.name} on {benchmark}: {reason}")
                 continue
-            row = cells.setdefault(run.method, {})
+            cells[run.method] = row
             cell = row.get(benchmark, Cell())
             row[benchmark] = Cell((*cell.evaluations, evaluation), (*cell.seeds, run.seed))
             used[run.name] = run
@@ -141,13 +169,36 @@ def final_scores(sweep: Sweep, model: str) -> FinalScores:
     return FinalScores(model, benchmarks, cells, tuple(steps), tuple(used.values()), tuple(left_out), rule)
 
 
-def _differs(evaluation: Evaluation, same_benchmark: Evaluation, any_other: Evaluation) -> str:
-    """Why an evaluation cannot stand beside the first of its benchmark and the first of all; empty if it can."""
+def sampling_sentences(samplings: Mapping[str, Sampling], runs: Sequence[RunRecord]) -> str:
+    """How the samples of several methods were drawn, the limits that differ, and where evaluations in training did."""
+    first = next(iter(samplings.values()))
+    varied = list(dict.fromkeys(name for other in samplings.values() for name in other.differing(first)))
+    sentences = [f"Samples were drawn at {first.words(besides=varied)}."]
+    if varied:
+        named = "; ".join(f"{method}: {own.only(varied)}" for method, own in samplings.items())
+        sentences.append(f"The limits differ: {named}.")
+    trained = {run.method: Sampling(run.config.get("evaluation", {}).get("in_training") or {}) for run in runs}
+    apart = {own.apart_from(samplings[m]) for m, own in trained.items() if own.values and m in samplings}
+    if apart - {""}:
+        sentences.append(
+            f"In training these runs evaluated at {'; '.join(sorted(apart - {''}))}: accuracies from there are not "
+            "comparable with these."
+        )
+    return " ".join(sentences)
+
+
+def draws_apart(sampling: Sampling, other: Sampling) -> str:
+    """The settings of the draw in which `sampling` differs from `other`, and their values; empty if in none."""
+    names = [name for name in sampling.differing(other) if name in DRAW]
+    return ", ".join(f"{name} {sampling.values.get(name)}, elsewhere {other.values.get(name)}" for name in names)
+
+
+def _differs(evaluation: Evaluation, same_benchmark: Evaluation, same_method: Evaluation, any_other: Evaluation) -> str:
+    """Why an evaluation cannot stand beside the first ones of its benchmark, its method and all; empty if it can."""
     if evaluation.problem_ids != same_benchmark.problem_ids:
         return "other problems than the first run's"
-    if evaluation.k != any_other.k:
-        return f"{evaluation.k} samples per problem, elsewhere {any_other.k}"
-    return ""
+    apart = evaluation.sampling.apart_from(same_method.sampling)
+    return draws_apart(evaluation.sampling, any_other.sampling) or (f"other limits: {apart}" if apart else "")
 
 
 def _reported_step(sweep: Sweep, run: RunRecord) -> int | None:

@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis import style
 from analysis.artifacts import Artifact
 from analysis.inputs import NothingToShow, Sweep
+from analysis.scores import draws_apart, sampling_sentences
 from analysis.statistics.seeds import seed_band
-from ctpo.records import RunRecord
+from ctpo.records import RunRecord, Sampling
 
 #: Panel, label of its axis, and the metrics to take it from: the first that a run has.
 PANELS = (
@@ -35,7 +36,9 @@ _CAPTION = (
 def make(sweep: Sweep, model: str) -> Artifact:
     """Three panels, one line per method."""
     runs = sweep.runs(model)
-    curves = {panel: _curves(sweep, runs, panel, keys) for panel, _, keys in PANELS}
+    curves = {panel: _curves(runs, keys) for panel, _, keys in PANELS[1:]}
+    accuracies, drawn = _accuracies(sweep, runs)
+    curves["accuracy"] = accuracies
     shown = [(panel, label) for panel, label, _ in PANELS if curves[panel]]
     if not shown:
         raise NothingToShow(f"no run of {model} has metrics or samples yet")
@@ -54,22 +57,48 @@ def make(sweep: Sweep, model: str) -> Artifact:
     data = pd.concat([part for part in parts if len(part)])
     missing = [label for panel, label, _ in PANELS if not curves[panel]]
     absent = f" Not recorded in these runs: {', '.join(missing)}." if missing else ""
-    return Artifact(f"figure2_{model}", f"Figure 2 ({model})", _CAPTION + absent, runs, data, figure)
+    return Artifact(f"figure2_{model}", f"Figure 2 ({model})", f"{_CAPTION} {drawn}{absent}", runs, data, figure)
 
 
-def _curves(
-    sweep: Sweep, runs: list[RunRecord], panel: str, keys: tuple[str, ...]
-) -> dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]:
-    """Method -> seed -> (steps, values)."""
-    curves: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+#: Method -> seed -> (steps, values).
+Curves = dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]
+
+
+def _curves(runs: list[RunRecord], keys: tuple[str, ...]) -> Curves:
+    curves: Curves = {}
     for run in runs:
-        if panel == "accuracy":
-            steps, values = accuracy_curve(sweep, run)
-        else:
-            steps, values = next((found for key in keys if len((found := run.series(key))[0])), run.series(""))
+        steps, values = next((found for key in keys if len((found := run.series(key))[0])), run.series(""))
         if len(steps):
             curves.setdefault(run.method, {})[run.seed] = (steps, values)
     return curves
+
+
+def _accuracies(sweep: Sweep, runs: list[RunRecord]) -> tuple[Curves, str]:
+    """Curves of the runs that drew their samples as the first did, and sentences on how that was."""
+    curves: Curves = {}
+    samplings: dict[str, Sampling] = {}
+    left_out = []
+    for run in runs:
+        evaluations = [
+            found
+            for name in run.benchmarks
+            for step in run.sample_steps(name)
+            if (found := sweep.evaluation(run, name, step)) is not None
+        ]
+        steps, values = accuracy_curve(sweep, run)
+        if not len(steps):
+            continue
+        first = next(iter(samplings.values()), evaluations[0].sampling)
+        apart = next((why for one in evaluations if (why := draws_apart(one.sampling, first))), "")
+        if apart:
+            left_out.append(f"{run.name}: {apart}")
+            continue
+        samplings.setdefault(run.method, evaluations[0].sampling)
+        curves.setdefault(run.method, {})[run.seed] = (steps, values)
+    sentences = [sampling_sentences(samplings, runs)] if samplings else []
+    if left_out:
+        sentences.append(f"Accuracy left out: {'; '.join(left_out)}.")
+    return curves, " ".join(sentences)
 
 
 def accuracy_curve(sweep: Sweep, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:

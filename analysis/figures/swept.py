@@ -15,7 +15,7 @@ from analysis.comparability import Axis, swept_axes
 from analysis.growth import measure_growth, overall_rate, uniformity
 from analysis.inputs import NothingToShow, Sweep
 from analysis.position_sums import OWN
-from analysis.scores import final_scores
+from analysis.scores import FinalScores, final_scores
 from analysis.statistics.intervals import Interval
 from ctpo.records import RunRecord
 
@@ -29,12 +29,12 @@ QUANTITIES = (
 )
 _COLUMNS = ["algorithm", "variant", "field", "value", "quantity", "estimate", "low", "high"]
 _CAPTION = (
-    "{what} Accuracy: avg@k at the reported checkpoint, mean over benchmarks, 95 % interval as in Table 2. The others "
-    "are of each variant's last step with position statistics ({steps}), 95 % intervals clustered by prompt: share of "
-    "tokens that the run's own window clipped; coefficient of variation of that share over positions (0 is even); "
-    "exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Bars may end outside of "
-    "the panel. Seeds per variant: {seeds}.{also} A difference between variants with one seed each is a difference "
-    "between training runs."
+    "{what} Accuracy: avg@k at the reported checkpoint, mean over benchmarks, 95 % interval as in Table 2.{drawn} The "
+    "others are of each variant's last step with position statistics ({steps}), 95 % intervals clustered by prompt: "
+    "share of tokens that the run's own window clipped; coefficient of variation of that share over positions (0 is "
+    "even); exponent b of sigma t^b fitted to the standard deviation of log rho_t (grey line: 0.5). Bars may end "
+    "outside of the panel. Seeds per variant: {seeds}.{also} A difference between variants with one seed each is a "
+    "difference between training runs."
 )
 
 
@@ -48,7 +48,11 @@ def make(sweep: Sweep, model: str) -> Artifact:
     if all(len({run.method for run in own}) == 1 for own in by_algorithm.values()) and len(variants) <= MANY_METHODS:
         raise NothingToShow(f"the runs of {model} differ in method and seed only")
     axis = _common_axis(list(by_algorithm.values()))
-    data, steps = _measure(sweep, model, axis)
+    try:
+        scores = final_scores(sweep, model)
+    except NothingToShow:
+        scores = None
+    data, steps = _measure(sweep, model, axis, scores)
     if data.empty:
         raise NothingToShow(f"no run of {model} has a final evaluation or position statistics")
     shown = [(name, label) for name, label in QUANTITIES if (data["quantity"] == name).any()]
@@ -57,7 +61,8 @@ def make(sweep: Sweep, model: str) -> Artifact:
     else:
         figure, what = _draw_rows(data, variants, shown), "By variant."
     seeds = ", ".join(sorted({str(len(sweep.runs(model, variant))) for variant in variants}))
-    caption = _CAPTION.format(what=what, steps=steps, seeds=seeds, also=_also(axis, runs))
+    drawn = f" {scores.drawn}" if scores else ""
+    caption = _CAPTION.format(what=what, drawn=drawn, steps=steps, seeds=seeds, also=_also(axis, runs))
     return Artifact(f"swept_{model}", f"Sweep {sweep.name} ({model})", caption, runs, data, figure)
 
 
@@ -81,13 +86,9 @@ def _also(axis: Axis | None, runs: Sequence[RunRecord]) -> str:
     return f" Fields that differ between the runs: {shown}{' and others' if len(fields) > 8 else ''}." if fields else ""
 
 
-def _measure(sweep: Sweep, model: str, axis: Axis | None) -> tuple[pd.DataFrame, str]:
+def _measure(sweep: Sweep, model: str, axis: Axis | None, scores: FinalScores | None) -> tuple[pd.DataFrame, str]:
     rows: list[tuple[Any, ...]] = []
     steps = set()
-    try:
-        scores = final_scores(sweep, model)
-    except NothingToShow:
-        scores = None
     for variant in sweep.methods(model):
         runs = sweep.runs(model, variant)
         value = np.nan if axis is None else float(axis.values[runs[0].name])

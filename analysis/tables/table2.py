@@ -27,7 +27,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     methods = sorted({*sweep.methods(model), *(cell.method for cell in averages)}, key=method_rank)
     return Artifact(
         f"table2_{model}",
-        f"Table 2 ({model}): avg@{scores.k}, in percent",
+        f"Table 2 ({model}): {scores.metric}, in percent",
         caption(scores, reported),
         scores.runs,
         numbers(scores, methods),
@@ -43,6 +43,11 @@ def accuracy_rows(
     header = ["Method", *scores.benchmarks, *(["average"] if several else [])]
     header += ["seeds", f"pass@{scores.k}", f"maj@{scores.k}"]
     rows = [_row(scores, method, several) for method in methods]
+    if scores.varied_limits:
+        header.append("limits")
+        for row, method in zip(rows, methods, strict=True):
+            own = scores.samplings.get(method)
+            row.append(_EMPTY if own is None else own.only(scores.varied_limits))
     if averages:
         header.append("paper, average")
         for row, method in zip(rows, methods, strict=True):
@@ -100,7 +105,8 @@ def caption(scores: FinalScores, reported: Sequence[Reported]) -> str:
     benchmarks = ", ".join(f"{name} ({scores.problems(name)} problems)" for name in scores.benchmarks)
     sentences = [
         scores.rule,
-        f"Benchmarks: {benchmarks}; {scores.k} samples per problem.",
+        scores.drawn,
+        f"Benchmarks: {benchmarks}.",
         "Brackets: 95 % bootstrap interval over problems with all their samples (crossed with seeds where there are "
         "several); with one seed they speak of this one training run, not of the method.",
         f"pass@{scores.k}: any sample right; maj@{scores.k}: the most frequent answer right (ties by share).",

@@ -38,9 +38,10 @@ def make(sweep: Sweep, model: str) -> Artifact:
         rows.append([label, interval.text(1, 100.0), p_text(p), p_text(adjusted)])
     columns = ["first", "second", "problems", "difference", "low", "high", "p", "p_holm"]
     caption = _CAPTION.format(k=scores.k, problems=pairs[0][2].shape[1], pairs=len(pairs))
+    caption = f"{caption} {scores.drawn}"
     return Artifact(
         f"table2_differences_{model}",
-        f"Table 2, differences ({model})",
+        f"Table 2, differences ({model}): {scores.metric}",
         caption,
         scores.runs,
         pd.DataFrame(records, columns=columns),

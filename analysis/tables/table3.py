@@ -36,7 +36,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     data = pd.concat([data, pd.DataFrame([(*record, p)], columns=[*data.columns, "p"])], ignore_index=True)
     return Artifact(
         f"table3_{model}",
-        f"Table 3 ({model}): adaptive against fixed clipping, avg@{scores.k} in percent",
+        f"Table 3 ({model}): adaptive against fixed clipping, {scores.metric}, in percent",
         f"{_CAPTION.format(problems=pair[0].shape[1])} {caption(scores, reported)}",
         [run for run in scores.runs if run.method in METHODS],
         data,

@@ -22,10 +22,12 @@ from ctpo.records.liveness import is_alive
 from ctpo.records.reader import FoundRuns, Problem, RunRecord, WaitingRun, find_runs
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
 from ctpo.records.samples import SAMPLE_FIELDS
+from ctpo.records.sampling import DRAW, Sampling
 from ctpo.records.stop_request import clear_stop, request_stop, stop_reason
 from ctpo.records.submission import Submission, read_submission, write_submission
 
 __all__ = [
+    "DRAW",
     "MAY_DIFFER",
     "SAMPLE_FIELDS",
     "ConfigMismatch",
@@ -35,6 +37,7 @@ __all__ = [
     "RunDirectory",
     "RunDirectoryBusy",
     "RunRecord",
+    "Sampling",
     "Submission",
     "WaitingRun",
     "clear_stop",

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ctpo.records import Sampling
 from ctpo.records.evaluation import run_of_checkpoint
 from experiments import prepare
 from experiments.export import ExportError, export, find_checkpoint, weight_files
@@ -39,6 +40,7 @@ class Checkpoint:
     path: Hugging Face folder.
     sweep, model, method, seed, step: where its samples are recorded. Of a model that no run here has trained the
         method is `base` or the folder's name, and the step 0.
+    in_training: how the run's own evaluations drew their samples; None without a run.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Checkpoint:
     method: str
     seed: int
     step: int
+    in_training: Sampling | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +117,9 @@ def _of_verl(config: DictConfig, given: str, actor: Path, step: int) -> Checkpoi
     if run is None:
         return Checkpoint(path, "eval", config.run.model, _label(actor.parent.name), config.evaluation.seed, step)
     sweep = f"{recorded['sweep']}-eval"
-    return Checkpoint(path, sweep, recorded["model"], recorded["method"], int(recorded["seed"]), step)
+    return Checkpoint(
+        path, sweep, recorded["model"], recorded["method"], int(recorded["seed"]), step, Sampling.of_config(run[1])
+    )
 
 
 def _label(name: str) -> str:

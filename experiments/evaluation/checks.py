@@ -115,6 +115,7 @@ def identity(config: DictConfig, fingerprint: str, benchmark: Benchmark) -> dict
         "problems": {"number": len(benchmark.rows), "digest": benchmark.digest},
         "max_prompt_length": config.data.max_prompt_length,
         "chat_template": OmegaConf.to_container(config.data.apply_chat_template_kwargs),
+        "top_k": config.actor_rollout_ref.rollout.val_kwargs.top_k,
         "dtype": config.actor_rollout_ref.rollout.dtype,
         "tir": tir,
     }

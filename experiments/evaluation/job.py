@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
-from ctpo.records import RecordError
+from ctpo.records import RecordError, Sampling
 from ctpo.records.evaluation import SampleParts, close_evaluation, log_file, open_evaluation
 from ctpo.samples import sample_row
 from ctpo.tir.config import TirConfig
@@ -121,7 +121,8 @@ def evaluate(config: DictConfig) -> Timing | None:
     if merged:
         close_evaluation(evaluation.directory, "finished")
         found = [accuracy(b.name, evaluation.parts[b.name].scores()) for b in evaluation.benchmarks]
-        print(in_words(found, evaluation.settings["k"], evaluation.directory))
+        sampling = Sampling.of_config(evaluation.config)
+        print(in_words(found, sampling, evaluation.checkpoint.in_training, evaluation.directory))
     else:
         print(
             f"part {config.evaluation.shard} is drawn, {_missing(evaluation)} samples of other parts are missing: "
@@ -151,6 +152,8 @@ def _open(config: DictConfig) -> Evaluation:
         config.run.model, config.run.method, config.run.seed = checkpoint.model, checkpoint.method, checkpoint.seed
         config.trainer.total_training_steps = 0  # what this directory's records are complete with
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    if checkpoint.in_training:
+        resolved["evaluation"]["in_training"] = dict(checkpoint.in_training.values)
     directory = Path(config.run.dir)
     open_evaluation(directory, resolved, seeds={"evaluation": config.evaluation.seed})
     parts = {benchmark.name: SampleParts(directory, benchmark.name, checkpoint.step) for benchmark in benchmarks}

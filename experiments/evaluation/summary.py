@@ -10,6 +10,8 @@ from pathlib import Path
 
 from scipy import stats
 
+from ctpo.records import Sampling
+
 LEVEL = 0.95
 
 
@@ -44,11 +46,16 @@ def accuracy(benchmark: str, scores: Mapping[str, Sequence[float]]) -> Accuracy:
     return Accuracy(benchmark, number, value, max(value - half, 0.0), min(value + half, 1.0))
 
 
-def in_words(found: Sequence[Accuracy], k: int, directory: Path) -> str:
-    """`aime25 avg@32 23.1 % [11.0, 35.2] of 30 problems; ... -> directory`."""
-    parts = []
+def in_words(found: Sequence[Accuracy], sampling: Sampling, in_training: Sampling | None, directory: Path) -> str:
+    """`aime25 avg@32 23.1 % [11.0, 35.2] of 30 problems; ...; drawn at temperature 0.7, ... -> directory`.
+
+    Also says where the evaluations that the run made in training (`in_training`) differ.
+    """
+    parts, k = [], sampling.values["k"]
     for one in found:
         interval = "" if math.isnan(one.low) else f" [{100 * one.low:.1f}, {100 * one.high:.1f}]"
         noun = "problem" if one.problems == 1 else "problems"
         parts.append(f"{one.benchmark} avg@{k} {100 * one.value:.1f} %{interval} of {one.problems} {noun}")
-    return f"{'; '.join(parts)} -> {directory}"
+    apart = in_training.apart_from(sampling) if in_training else ""
+    note = f" (the run's own evaluations: {apart})" if apart else ""
+    return f"{'; '.join(parts)}; drawn at {sampling.words()}{note} -> {directory}"

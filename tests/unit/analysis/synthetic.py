@@ -99,7 +99,14 @@ def write_run(
     generator = np.random.default_rng([seed, *method.encode(), *model.encode()])
     run = RunDirectory(root / sweep / model / method / f"seed{seed}")
     names = {"sweep": sweep, "model": model, "method": method, "seed": seed}
-    recorded = {"run": names, "data": {"seed": seed}, "trainer": {"total_training_steps": steps}, **(config or {})}
+    recorded = {
+        "run": names,
+        "data": {"seed": seed, "max_response_length": 256},
+        "tir": {"max_turns": 5, "sandbox": {"wall_s": 5.0, "concurrency": 2}},
+        "actor_rollout_ref": {"rollout": {"val_kwargs": {"n": k, "temperature": 0.7, "top_p": 1.0, "top_k": -1}}},
+        "trainer": {"total_training_steps": steps},
+        **(config or {}),
+    }
     run.open_for_training(recorded, seeds={"run": seed})
     run.begin_training(0)
     difficulty = np.random.default_rng(7).normal(size=(problems, 1)) * 0.15

@@ -228,7 +228,7 @@ def test_benchmarks_with_another_number_of_samples_are_left_out(tmp_path: Path) 
     run.write_samples("hmmt25", 15, sample_rows(np.ones((10, 2))))
     scores = final_scores(load(tmp_path), "tiny")
     assert set(scores.cells["ctpo"]) == {"aime25"}
-    assert scores.left_out == ("demo/tiny/ctpo/seed0 on hmmt25: 2 samples per problem, elsewhere 4",)
+    assert scores.left_out == ("demo/tiny/ctpo/seed0 on hmmt25: k 2, elsewhere 4",)
 
 
 def test_benchmarks_of_different_seeds_are_not_averaged_as_one_run(tmp_path: Path) -> None:

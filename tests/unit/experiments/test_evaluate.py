@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
-from ctpo.records import RunDirectory
+from ctpo.records import DRAW, RunDirectory, Sampling
 from experiments import prepare, resolvers
 from experiments.compose import composed
 from experiments.evaluate import GROUP
@@ -123,6 +123,7 @@ def test_the_digest_changes_with_every_part_of_a_problem() -> None:
     [
         ("evaluation.k=4", False),
         ("evaluation.temperature=1.0", False),
+        ("actor_rollout_ref.rollout.val_kwargs.top_k=20", False),
         ("evaluation.max_turns=2", False),
         ("evaluation.seed=1", False),
         ("tir.tool_output_chars=128", False),
@@ -136,6 +137,16 @@ def test_the_digest_changes_with_every_part_of_a_problem() -> None:
 def test_settings_that_change_samples_are_told_from_those_that_do_not(override: str, same: bool) -> None:
     plain, changed = (checks.identity(configured(*o), "weights", benchmark("a")) for o in ([], [override]))
     assert (plain == changed) is same
+
+
+@pytest.mark.parametrize("model", ["tiny", "qwen3_4b", "qwen3_14b"])
+def test_a_run_evaluates_itself_as_the_evaluator_would(model: str) -> None:
+    """Of the settings of the draw only k may differ: `tiny` draws 4 samples in training."""
+    run, evaluator = composed([f"model={model}"]), configured(f"model={model}")
+    draws = [OmegaConf.to_container(c.actor_rollout_ref.rollout.val_kwargs, resolve=True) for c in (run, evaluator)]
+    own, evaluated = (Sampling.of_config({"actor_rollout_ref": {"rollout": {"val_kwargs": draw}}}) for draw in draws)
+    assert own.differing(evaluated) == (["k"] if model == "tiny" else [])
+    assert {name: own.values.get(name) for name in DRAW[:3]} == {"temperature": 0.7, "top_p": 1.0, "top_k": None}
 
 
 def test_the_paper_scale_evaluation_composes() -> None:
@@ -321,10 +332,17 @@ def test_none_or_all_of_the_problems_solved_is_not_certainty() -> None:
 
 def test_the_last_line_names_benchmarks_intervals_and_place() -> None:
     found = [accuracy("aime25", {"a": [1.0, 0.0], "b": [1.0, 1.0]}), accuracy("one", {"a": [1.0]})]
-    line = in_words(found, 2, Path("results/runs/eval"))
-    assert line == (
-        "aime25 avg@2 75.0 % [0.0, 100.0] of 2 problems; one avg@2 100.0 % of 1 problem -> results/runs/eval"
+    sampling = Sampling({"temperature": 0.7, "top_p": 1.0, "k": 2, "tir.max_turns": 5, "data.max_response_length": 256})
+    line = in_words(found, sampling, None, Path("results/runs/eval"))
+    drawn = "temperature 0.7, top_p 1, k = 2, at most 5 turns, 256 tokens"
+    accuracies = "aime25 avg@2 75.0 % [0.0, 100.0] of 2 problems; one avg@2 100.0 % of 1 problem"
+    assert line == f"{accuracies}; drawn at {drawn} -> results/runs/eval"
+    in_training = Sampling({**sampling.values, "temperature": 1.0, "k": 4})
+    line = in_words(found, sampling, in_training, Path("results/runs/eval"))
+    assert (
+        line == f"{accuracies}; drawn at {drawn} (the run's own evaluations: temperature 1, k = 4) -> results/runs/eval"
     )
+    assert in_words(found, sampling, sampling, Path("d")).endswith(f"{drawn} -> d")
 
 
 # ------------------------------------------------------------------ the command
