@@ -104,7 +104,9 @@ class Artifact:
             buffer = BytesIO()
             # The canvas itself, because `savefig` draws everything twice.
             canvas = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg}[suffix](self.figure)
+            resolution = self.figure.dpi
             getattr(canvas, f"print_{suffix}")(buffer, metadata=_METADATA[suffix])
+            self.figure.dpi = resolution  # the PDF leaves its own
             self._rendered[suffix] = buffer.getvalue()
         return self._rendered[suffix]
 

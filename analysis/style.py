@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +125,12 @@ def plain_log(axis: Any, formatter: Any = None) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
     axis.set_major_formatter(formatter or FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend below a figure of page width hold these labels."""
+    # Characters are about 0.06 inches wide, and a label's line takes 0.45 inches.
+    return max(1, min(len(labels), int(PAGE / (0.45 + 0.06 * max(map(len, labels), default=1)))))
 
 
 def wrapped(label: str, width: int = 30) -> str:

@@ -50,7 +50,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         left.set_ylabel("exponent $b$")
     data = pd.concat([_numbers(method, levels) for method, levels, _ in fitted])
     estimates = data["exponent"].to_numpy()
-    axes[0, 0].set_ylim(min(0.3, 1.1 * estimates.min()), 1.15 * max(0.7, estimates.max()))
+    axes[0, 0].set_ylim(min(0.3, estimates.min() - 0.05), 1.15 * max(0.7, estimates.max()))
     caption = " ".join([_CAPTION, *(f"Left out: {reason}." for reason in reasons)])
     return Artifact(f"exponents_{model}", f"Growth exponent ({model})", caption, runs, data, figure)
 

@@ -21,7 +21,8 @@ PANELS = (
     ("clip_fraction", "clipped tokens", ("actor/pg_clipfrac",)),
     ("response_length", "response length (tokens)", ("model_tokens/mean", "response_length/mean")),
 )
-LEGEND_COLUMNS = 5
+#: A band of fewer seeds covers the panel: Student's factor for two is 12.7.
+BAND_SEEDS = 3
 _COLUMNS = ["panel", "method", "seed", "step", "value", "low", "high"]
 
 _CAPTION = (
@@ -29,7 +30,7 @@ _CAPTION = (
     "by the method's own window, mean over the step's updates; logarithmic, a step without any clipped "
     "token is not drawn. Right: mean number of tokens that the model generated per training response. "
     "Bold: mean over seeds; faint: single seeds; band: 95 % t interval of the mean over seeds, where "
-    "there are several."
+    "there are three or more (of two it is in the CSV)."
 )
 
 
@@ -42,7 +43,8 @@ def make(sweep: Sweep, model: str) -> Artifact:
     shown = [(panel, label) for panel, label, _ in PANELS if curves[panel]]
     if not shown:
         raise NothingToShow(f"no run of {model} has metrics or samples yet")
-    legend_rows = -(-len(sweep.methods(model)) // LEGEND_COLUMNS)
+    legend = style.legend_columns([style.look(method).label for method in sweep.methods(model)])
+    legend_rows = -(-len(sweep.methods(model)) // legend)
     figure, axes = style.panels(1, len(shown), style.ROW + 0.25 + 0.16 * legend_rows)
     parts = []
     for axis, (panel, label) in zip(axes[0], shown, strict=True):
@@ -53,7 +55,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _finish_axes(dict(zip([panel for panel, _ in shown], axes[0], strict=True)))
     handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=LEGEND_COLUMNS)
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=legend)
     data = pd.concat([part for part in parts if len(part)])
     missing = [label for panel, label, _ in PANELS if not curves[panel]]
     absent = f" Not recorded in these runs: {', '.join(missing)}." if missing else ""
@@ -126,6 +128,7 @@ def _draw(axis: Any, panel: str, method: str, seeds: dict[int, tuple[np.ndarray,
     if len(seeds) > 1:
         for curve in seeds.values():
             axis.plot(*curve, color=look.colour, lw=0.6, alpha=0.35)
+    if len(seeds) >= BAND_SEEDS:
         axis.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     marker = look.marker if len(steps) <= 25 else ""
     axis.plot(steps, mean, color=look.colour, ls=look.dash, marker=marker, ms=2.8, label=look.label)

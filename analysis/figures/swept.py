@@ -136,8 +136,8 @@ def _draw_lines(data: pd.DataFrame, axis: Axis, shown: Sequence[tuple[str, str]]
         _finish(panel, quantity, panel.yaxis, panel.axhline)
         panel.set_ylim(*_limits(data[data["quantity"] == quantity]))
         panel.set_ylabel(label)
-    handles = axes[0, 0].get_legend_handles_labels()[0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", ncols=style.legend_columns(labels))
     return figure
 
 
@@ -160,7 +160,7 @@ def _draw_rows(data: pd.DataFrame, variants: Sequence[str], shown: Sequence[tupl
         panel.set_xlabel(label)
         _finish(panel, quantity, panel.xaxis, panel.axvline)
         panel.set_xlim(*_limits(data[data["quantity"] == quantity]))
-    axes[0, 0].set_yticks(range(len(variants)), [style.look(variant).label for variant in variants])
+    axes[0, 0].set_yticks(range(len(variants)), [style.wrapped(style.look(variant).label) for variant in variants])
     axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
     return figure
 

@@ -66,6 +66,8 @@ def test_every_figure_and_table_of_a_sweep_is_written_figure_1_for_every_method(
         "report.html"
     }
     assert set(pd.read_csv(analysed / "exponents_tiny.csv")["method"]) == set(ACCURACY)
+    widths = {int.from_bytes(path.read_bytes()[16:20]) for path in analysed.glob("*.png")}
+    assert widths == {1750}  # a page of 7 inches at 250 dots per inch: no picture is scaled up in the report
 
 
 def test_steps_and_methods_can_be_chosen_and_an_unknown_one_is_named(sweep: Path, tmp_path: Path, capsys: Run) -> None:
