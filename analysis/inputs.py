@@ -242,8 +242,8 @@ def _load_sums(run: RunRecord, step: int) -> PositionSums | None:
     except RecordError as error:
         run.add_problem("malformed", f"step {step}: {error}: left out")
         return None
-    if sums.overflow:
-        beyond = f"{sums.overflow} tokens lie beyond method.position_stats.max_position"
+    if sums.overflow.any():
+        beyond = f"{sums.overflow.sum()} tokens lie beyond method.position_stats.max_position"
         run.add_problem("malformed", f"step {step}: {beyond}: not counted")
     first = float(np.nanmax(np.append(sums.updates[0].std, 0.0)))
     others = float(np.nanmax(np.append(sums.bins.std, 0.0)))

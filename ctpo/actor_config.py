@@ -16,14 +16,14 @@ from verl.workers.config import FSDPActorConfig
 
 from ctpo.methods import Method, MethodError, configure
 from ctpo.methods.method import CONSTANT_NORMALISER
-from ctpo.position_moments import Layout
+from ctpo.records.position_stats import StatsLayout
 
 
 @dataclass(frozen=True)
 class PositionStatsConfig:
     """Size of the position statistics. All are positive integers.
 
-    `max_position`: last position recorded (model tokens); `bin_width`: positions per bin, a multiple of 8;
+    `max_position`: last position recorded (model tokens); `bin_width`: positions per bin;
     `folds`: prompt folds of the jackknife; `max_updates`: most mini-batch updates in a step.
     """
 
@@ -38,7 +38,7 @@ class PositionStatsConfig:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise MethodError(f"method.position_stats.{item.name}: expected a positive integer, got {value!r}")
         try:
-            Layout(windows=(), **dataclasses.asdict(self))
+            StatsLayout(windows=(), **dataclasses.asdict(self))
         except ValueError as error:
             raise MethodError(f"method.{error}") from None
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctpo.clipping import (
+from ctpo.methods import METHODS, Method
+from ctpo.methods.settings import TUNABLE, settings_of
+from ctpo.methods.windows import (
     CalibratedWindow,
     LogWindow,
     NoWindow,
@@ -15,8 +17,6 @@ from ctpo.clipping import (
     RatioWindow,
     Window,
 )
-from ctpo.methods import METHODS, Method
-from ctpo.methods.settings import TUNABLE, settings_of
 from ctpo.theory.family import family_rows
 from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, WINDOW_DEVIATIONS, Problem, Row
 from ctpo.theory.tables import ROUNDING, median

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
 
-from ctpo.log_ratios import mask_bits, masked
 from ctpo.methods import METHODS, Method, MethodError
 from ctpo.methods.custom import CUSTOM
-from ctpo.objectives import Surrogate, clipped_surrogate
+from ctpo.methods.log_ratios import masked
+from ctpo.methods.objective import Surrogate, clipped_surrogate
 
 PREFIX = "ctpo/"
 
@@ -64,10 +64,8 @@ class MethodLoss:
         objective = surrogate.objective
         if rollout_is_weights is not None:
             # A weight may be anything where masked, and 0 times infinity is NaN.
-            weights = rollout_is_weights.to(objective.dtype)
-            objective = objective * masked(weights, mask_bits(response_mask, objective.dtype))
-        # By way of integers: torch converts bools to floats five times more slowly on a CPU.
-        mask = response_mask.int().to(objective.dtype)
+            objective = objective * masked(rollout_is_weights.to(objective.dtype), response_mask.bool())
+        mask = response_mask.to(objective.dtype)
         loss = -agg_loss(
             loss_mat=objective,
             loss_mask=mask,

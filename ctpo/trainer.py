@@ -12,6 +12,7 @@ any instant resumes with no row lost, doubled or out of step:
 
 from __future__ import annotations
 
+import functools
 import time
 import zlib
 from collections.abc import Sequence
@@ -28,13 +29,13 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from ctpo import checkpoints
 from ctpo.actor_config import method_from_config
 from ctpo.best_checkpoint import drop_future_best, keep_if_best
-from ctpo.calibration import Calibration, calibration_metrics
-from ctpo.position_stats import PositionStats
+from ctpo.positions.calibration import Calibration, calibration_metrics
+from ctpo.positions.wandb_plot import position_plots
 from ctpo.records import RunDirectory, stop_reason
+from ctpo.records.position_stats import OWN, PositionSums, Window
 from ctpo.records.progress import set_phase
 from ctpo.samples import sample_rows
 from ctpo.stopping import Stopped
-from ctpo.wandb_plots import position_plots
 from ctpo.worker import FOLD_FIELD, RecordingActorWorker
 
 MODE = "ctpo"
@@ -57,7 +58,7 @@ class RecordingTrainer(PPOTrainerSync):
         self._step_metrics: dict[str, Any] = {}
         self._step_batch: Any = None
         self._drawn: list[str] = []
-        self._position_stats: PositionStats | None = None
+        self._position_stats: PositionSums | None = None
         self._calibration = Calibration.of(method_from_config(config.method), config.method.position_stats.max_position)
         self._step_started = 0.0
         self._saved_step = 0
@@ -284,27 +285,20 @@ def prompt_fold(prompt_ids: torch.Tensor, folds: int) -> int:
     return zlib.crc32(prompt_ids.to(torch.int32).numpy().tobytes()) % folds
 
 
-def position_metrics(stats: PositionStats) -> dict[str, float]:
+def position_metrics(sums: PositionSums) -> dict[str, float]:
     """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
-    total = stats.positions.count.sum().clamp(min=1)
-    metrics = {}
-    for name, window in [
-        ("own", None),
-        ("fixed", stats.layout.windows[0]),
-        ("adaptive", stats.layout.windows[1]),
-    ]:
-        high, low = stats.positions.clip_counts(window)
-        metrics[f"position/clip_fraction_{name}"] = ((high.sum() + low.sum()) / total).item()
-    return metrics
+    cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
+    total = max(int(cells.count.sum()), 1)
+    windows: dict[str, Window] = {"own": OWN, "fixed": fixed, "adaptive": adaptive}
+    return {
+        f"position/clip_fraction_{name}": float(sum(side.sum() for side in cells.clip_counts(window)) / total)
+        for name, window in windows.items()
+    }
 
 
-def merge_ranks(per_rank: list[dict[str, Any] | None]) -> PositionStats:
+def merge_ranks(per_rank: Sequence[PositionSums | None]) -> PositionSums:
     """The sums of all training processes as one; None from those that repeat another's sequences."""
-    own = [arrays for arrays in per_rank if arrays is not None]
-    merged = PositionStats.from_arrays(own[0])
-    for arrays in own[1:]:
-        merged.merge(PositionStats.from_arrays(arrays))
-    return merged
+    return functools.reduce(PositionSums.__add__, (own for own in per_rank if own is not None))
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from ctpo import plugin
 from ctpo.actor_config import MethodActorConfig
-from ctpo.position_stats import PositionRecorder, PositionStats
+from ctpo.positions import PositionRecorder, PositionStats
+from ctpo.records.position_stats import PositionSums
 
 plugin.register_training()
 
@@ -70,14 +71,15 @@ class RecordingActorWorker(ActorRolloutRefWorker):
         self._actor_config.observer = recorder
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def take_position_stats(self) -> dict[str, Any] | None:
-        """This process' sums since `record_position_stats(True)`, as `PositionStats.to_arrays`.
+    def take_position_stats(self) -> PositionSums | None:
+        """This process' sums since `record_position_stats(True)`.
 
         None from a process whose sequences another one has too (sequence parallelism): they count once.
         """
         if not self.actor.engine.is_mp_src_rank_with_outputs():
             return None
-        return self.actor.recorder.stats.to_arrays()
+        sums: PositionSums = self.actor.recorder.stats.read()
+        return sums
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def calibrate_window(self, deviations: Tensor) -> None:

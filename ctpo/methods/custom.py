@@ -2,12 +2,10 @@
 
 The file defines a `Method`, most simply of a log-ratio of its own:
 
-    from ctpo.clipping import PositionAdaptiveWindow
-    from ctpo.log_ratios import LogRatio, masked
-    from ctpo.methods import Method
+    from ctpo.methods import LogRatio, Method, PositionAdaptiveWindow
 
-    def half_of_the_past(increments, bits):  # d_t and the mask's bit pattern, [batch, length]
-        return masked(0.5 * increments.cumsum(-1) + 0.5 * increments, bits)
+    def half_of_the_past(d, mask):  # d_t, 0 where masked, and the mask, [batch, length]
+        return 0.5 * d.cumsum(-1) + 0.5 * d
 
     method = Method("half_past", LogRatio("half_past", half_of_the_past), PositionAdaptiveWindow(0.02, 0.04), "mine")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctpo.clipping import DualClip, Window
-from ctpo.log_ratios import LogRatio
-from ctpo.surrogates import ClippedMin, SurrogateRule
+from ctpo.methods.log_ratios import LogRatio
+from ctpo.methods.objective import ClippedMin
+from ctpo.methods.rules import SurrogateRule
+from ctpo.methods.windows import DualClip, Window
 
 AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm", "seq-mean-token-sum", "token-sum")
 """Names of verl's `agg_loss`."""
@@ -52,7 +53,7 @@ class Method:
         notes: for the list of methods.
 
     Raises:
-        MethodError: a part that is none, or a dual clip that the rule does not know.
+        MethodError: a component has the wrong type, or the rule does not support a dual clip.
     """
 
     name: str
@@ -67,11 +68,11 @@ class Method:
 
     def __post_init__(self) -> None:
         if not isinstance(self.log_ratio, LogRatio):
-            raise MethodError(f"method {self.name!r}: log_ratio must be a ctpo.log_ratios.LogRatio: {self.log_ratio!r}")
+            raise MethodError(f"method {self.name!r}: log_ratio must be a ctpo.methods.LogRatio: {self.log_ratio!r}")
         if not callable(getattr(self.window, "log_bounds", None)):
             raise MethodError(f"method {self.name!r}: window must have log_bounds(positions): {self.window!r}")
         if not callable(self.rule):
-            raise MethodError(f"method {self.name!r}: rule must be a function of ctpo.surrogates.Tokens: {self.rule!r}")
+            raise MethodError(f"method {self.name!r}: rule must be a function of rules.TokenInputs: {self.rule!r}")
         if self.aggregation not in AGGREGATIONS:
             raise MethodError(
                 f"method {self.name!r}: aggregation {self.aggregation!r}; known: {', '.join(AGGREGATIONS)}"

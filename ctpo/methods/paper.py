@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ctpo.clipping import DualClip, LogWindow, PositionAdaptiveWindow, RatioWindow
-from ctpo.log_ratios import (
+from ctpo.methods.log_ratios import (
     cumulative_log_ratio,
     length_normalized_log_ratio,
     sequence_log_ratio,
     token_log_ratio,
 )
 from ctpo.methods.method import Method, Notes
+from ctpo.methods.windows import DualClip, LogWindow, PositionAdaptiveWindow, RatioWindow
 
 CTPO_CITATION = "arXiv 2605.07331"
 CUMULATIVE = "prod_{i<=t} pi_i / pi_old_i, gradient through token t alone"

@@ -7,10 +7,10 @@ trust region alone.
 
 from __future__ import annotations
 
-from ctpo.clipping import LogWindow, NoWindow, RatioWindow
-from ctpo.log_ratios import minimum_prefix_log_ratio, token_log_ratio
+from ctpo.methods.log_ratios import minimum_prefix_log_ratio, token_log_ratio
 from ctpo.methods.method import CONSTANT_NORMALISER, Method, Notes
-from ctpo.surrogates import BinaryKLMask, BinaryTVMask, ClippedWeight, GeometricMean, PrefixBudget, SoftGate
+from ctpo.methods.rules import BinaryKLMask, BinaryTVMask, ClippedWeight, GeometricMean, PrefixBudget, SoftGate
+from ctpo.methods.windows import LogWindow, NoWindow, RatioWindow
 
 TOKEN = "pi_t / pi_old_t"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ctpo.clipping import CalibratedWindow, PositionAdaptiveWindow
-from ctpo.log_ratios import cumulative_log_ratio, running_mean_log_ratio
+from ctpo.methods.log_ratios import cumulative_log_ratio, running_mean_log_ratio
 from ctpo.methods.method import Method, Notes
 from ctpo.methods.paper import CTPO_CITATION, CUMULATIVE
-from ctpo.surrogates import ClippedWeight
+from ctpo.methods.rules import ClippedWeight
+from ctpo.methods.windows import CalibratedWindow, PositionAdaptiveWindow
 
 VARIANTS = (
     Method(
@@ -31,7 +31,7 @@ VARIANTS = (
             "1.25 and 2.5 deviations, 0.9 a step: our choice. Before anything is measured this is `ctpo`'s window; a "
             "normal log-ratio would have 5.6 % of its tokens clipped",
             "The window follows the measured standard deviation of log rho_t at each position, an exponential average "
-            "over training steps, instead of an assumed sqrt(t). See `ctpo.calibration`.",
+            "over training steps, instead of an assumed sqrt(t). See `ctpo.positions.calibration`.",
         ),
     ),
     Method(

@@ -4,7 +4,7 @@
     config.yaml              the same config, for people
     uncommitted.diff         what differed from the commit, if anything
     metrics.jsonl            one object per training step
-    position_stats/          step_<n>.npz, sums over the tokens of a step (`ctpo.position_stats`)
+    position_stats/          step_<n>.npz, sums over the tokens of a step (`ctpo.records.position_stats`)
     samples/<benchmark>/     step_<n>.parquet, one row per evaluated sample
     submission.json          the cluster job that was asked to make it, if any
     stop                     a request to save and end, while there is one

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ctpo.log_ratios import cumulative_log_ratio
 from ctpo.methods import METHODS
+from ctpo.methods.log_ratios import cumulative_log_ratio
 from ctpo.theory.advantages import outcome_advantage, token_advantage
 from ctpo.theory.estimators import (
     method_coefficients,

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ctpo.clipping import LogWindow, PositionAdaptiveWindow, Window
-from ctpo.log_ratios import (
+from ctpo.methods import Method
+from ctpo.methods.log_ratios import (
     LogRatio,
     cumulative_log_ratio,
     length_normalized_log_ratio,
-    mask_bits,
     sequence_log_ratio,
-    token_increments,
     token_log_ratio,
 )
-from ctpo.methods import Method
-from ctpo.objectives import MAX_LOG_RATIO, clipped_surrogate
+from ctpo.methods.objective import clipped_surrogate
+from ctpo.methods.rules import MAX_LOG_RATIO
+from ctpo.methods.windows import LogWindow, PositionAdaptiveWindow, Window
 from ctpo.theory.mdp import FloatArray
 from ctpo.theory.policies import PolicyPair
 
@@ -46,9 +45,8 @@ def with_window(ratio: LogRatio, window: Window) -> Method:
 
 def log_ratios(ratio: LogRatio, pair: PolicyPair) -> FloatArray:
     """A ratio's logarithm at every token of every response, by the training code, `[responses, horizon]`."""
-    bits = mask_bits(torch.from_numpy(pair.mask.copy()), torch.float64)
-    new, old = (torch.from_numpy(table) for table in (pair.new_log_probs, pair.old_log_probs))
-    return ratio.accumulate(token_increments(new, old, bits), bits).numpy()
+    tables = (pair.new_log_probs, pair.old_log_probs, pair.mask)
+    return ratio(*(torch.from_numpy(table.copy()) for table in tables)).numpy()
 
 
 def standardised_window(ratio: LogRatio, pair: PolicyPair, deviations: float, power: float = 0.5) -> Window:

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from ctpo.clipping import CalibratedWindow, DualClip, LogWindow, NoWindow, PositionAdaptiveWindow, Window
 from ctpo.methods import METHODS, Method
+from ctpo.methods.windows import CalibratedWindow, DualClip, LogWindow, NoWindow, PositionAdaptiveWindow, Window
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
 from ctpo.theory.estimators import log_ratio_deviations, method_coefficients, moments, target_gradient
 from ctpo.theory.policies import PolicyPair

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctpo.log_ratios import cumulative_log_ratio, sequence_log_ratio
+from ctpo.methods.log_ratios import cumulative_log_ratio, sequence_log_ratio
 from ctpo.theory.advantages import exact_advantage
 from ctpo.theory.checks import random_pair
 from ctpo.theory.estimators import method_coefficients, moments, without_clipping

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from ctpo.clipping import Window
-from ctpo.log_ratios import LogRatio, cumulative_log_ratio
+from ctpo.methods.log_ratios import LogRatio, cumulative_log_ratio
+from ctpo.methods.windows import Window
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
 from ctpo.theory.estimators import (
     TABLE_1,

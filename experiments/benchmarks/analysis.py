@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ctpo.log_ratios import cumulative_log_ratio
-from ctpo.position_stats import PositionStats
+from ctpo.methods.log_ratios import cumulative_log_ratio
+from ctpo.positions import PositionStats
 from ctpo.records import RunDirectory
 from experiments.benchmarks.measuring import Row
 

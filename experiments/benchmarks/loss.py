@@ -34,10 +34,10 @@ def measure(rounds: int) -> list[Row]:
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 
     from ctpo.actor_config import MethodActorConfig
-    from ctpo.clipping import CalibratedWindow
     from ctpo.methods import METHODS
+    from ctpo.methods.windows import CalibratedWindow
     from ctpo.policy_loss import register_policy_losses
-    from ctpo.position_stats import PositionRecorder, PositionStats
+    from ctpo.positions import PositionRecorder, PositionStats
 
     register_policy_losses()
     rows: list[Row] = []

@@ -17,8 +17,8 @@ PAPER_RESPONSES = 4096
 def measure(rounds: int) -> list[Row]:
     """Position statistics of one training step at paper scale (4,096 responses of 8,000 tokens), fetch
     included."""
-    from ctpo.log_ratios import cumulative_log_ratio, token_log_ratio
-    from ctpo.position_stats import PositionStats
+    from ctpo.methods.log_ratios import cumulative_log_ratio, token_log_ratio
+    from ctpo.positions import PositionStats
     from ctpo.records import RunDirectory
 
     micro_batch = 8

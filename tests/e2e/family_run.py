@@ -108,7 +108,7 @@ def register_family_trainer() -> None:
     from verl.trainer.ppo.v1 import register_trainer
 
     from ctpo.actor_config import method_from_config
-    from ctpo.calibration import Calibration
+    from ctpo.positions.calibration import Calibration
     from ctpo.trainer import RecordingTrainer
 
     @register_trainer("family")

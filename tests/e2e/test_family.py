@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from ctpo.methods import METHODS
-from ctpo.position_stats import PositionStats
 from ctpo.records.files import read_lines
+from ctpo.records.position_stats import PositionSums
 from ctpo.records.run_directory import read_position_stats
 
 from .conftest import PROJECT, Run
@@ -68,7 +68,7 @@ def assert_recorded(run: Run, name: str, row: dict) -> None:
         "method": name,
         "aggregation": METHODS[name].aggregation if name in METHODS else "seq-mean-token-mean",
     }
-    stats = PositionStats.from_arrays(arrays)
+    stats = PositionSums.from_arrays(arrays)
     tokens = round(row["model_tokens/mean"] * SEQUENCES)
     # Two epochs over the batch, a mini-batch of half of it at a time.
     assert stats.updates.count.sum().item() + stats.overflow.sum().item() == 2 * tokens

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ctpo.position_stats import PositionStats
 from ctpo.records import RunDirectory, find_runs
 from ctpo.records.files import read_lines
+from ctpo.records.position_stats import PositionSums
 from ctpo.records.run_directory import read_position_stats
 
 from .conftest import Run
@@ -68,19 +68,20 @@ def assert_position_stats_complete(run: Run) -> None:
         if step == 0:
             continue
         arrays, meta = read_position_stats(run.directory / "position_stats" / f"step_{step}.npz")
-        stats = PositionStats.from_arrays(arrays)
+        stats = PositionSums.from_arrays(arrays)
         assert meta["method"] == "ctpo"
         tokens = round(row["model_tokens/mean"] * 128)
         counted = stats.updates.count.sum().item() + stats.overflow.sum().item()
         assert counted == tokens
         later = stats.updates.count[1:].sum().item()
+        assert stats.first.count.sum().item() == stats.updates.count[0].sum().item() > 0
         assert stats.positions.count.sum().item() == later == stats.folds.count.sum().item()
         # 7 of 8 updates, 16 responses in each, and every response has a first token.
         assert stats.positions.count[0].item() == 112
         # The first update of a step has ratio exactly 1; the others move away from it.
-        assert stats.updates.std[0].nan_to_num().max() < 1e-5
+        assert np.nanmax(stats.updates.std[0]) < 1e-5
         assert stats.positions.std[50].item() > 1e-4
-        assert (stats.folds.count.sum(dim=-1) > 0).sum() > 4
+        assert (stats.folds.count.sum(-1) > 0).sum() > 4
 
 
 def assert_a_finished_run_is_left_alone(run: Run) -> None:
@@ -111,7 +112,7 @@ def test_without_learning_every_ratio_stays_one(new_run: Callable[..., Run]) -> 
     assert abs(row["actor/log_ratio_max"]) < 1e-4
     assert abs(row["actor/log_ratio_min"]) < 1e-4
     arrays, _ = read_position_stats(run.directory / "position_stats" / "step_1.npz")
-    std = PositionStats.from_arrays(arrays).positions.std.numpy()
+    std = PositionSums.from_arrays(arrays).positions.std
     assert np.nanmax(std) < 1e-4
     assert row["actor/grad_norm"] > 0
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctpo.position_stats import PositionStats
 from ctpo.records import RunDirectory, RunRecord, find_runs
 from ctpo.records.files import read_lines
+from ctpo.records.position_stats import PositionSums
 from ctpo.records.run_directory import read_position_stats
 
 from .conftest import (
@@ -172,10 +172,10 @@ def assert_same_work(run: RunRecord, reference: RunRecord) -> None:
 def prompts(run: RunRecord, step: int) -> np.ndarray:
     """Which folds of prompts a step's batch had: 16 of them in 32 folds tell one batch from another."""
     arrays, _ = read_position_stats(run.path / "position_stats" / f"step_{step}.npz")
-    stats = PositionStats.from_arrays(arrays)
+    stats = PositionSums.from_arrays(arrays)
     # 16 prompts x 8 responses x 7 of 8 updates: every one of them has a first token.
     assert stats.positions.count[0].item() == 112
-    return (stats.folds.count.sum(dim=-1) > 0).numpy()
+    return stats.folds.count.sum(-1) > 0
 
 
 @pytest.mark.timeout(1200)
@@ -194,5 +194,5 @@ def test_two_tasks_of_a_job_train_as_one_ray_cluster(new_sweep: Callable[..., Sw
     (row,) = read_lines(sweep.run("ctpo") / "metrics.jsonl")[0]
     assert row["training/rollout_probs_diff_max"] < 5e-5
     arrays, _ = read_position_stats(sweep.run("ctpo") / "position_stats" / "step_1.npz")
-    assert PositionStats.from_arrays(arrays).positions.count[0].item() == 112
+    assert PositionSums.from_arrays(arrays).positions.count[0].item() == 112
     assert "2 tasks are one Ray cluster" in sweep.output(job)

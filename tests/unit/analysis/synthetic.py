@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctpo.position_stats import PositionStats
+from ctpo.positions import PositionStats
 from ctpo.records import RunDirectory
 
 FOLDS = 32

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from analysis.growth import measure_growth
-from analysis.position_sums import PositionSums
-from ctpo.position_stats import PositionStats
+from ctpo.positions import PositionStats
 from ctpo.theory.random_walk import SCENARIOS, Scenario, fit_exponent
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
@@ -25,7 +24,7 @@ def measured(scenario: Scenario) -> tuple[float, float, float]:
         torch.where(mask, d, 0.0).cumsum(-1), torch.ones_like(d), mask, token_log_ratio=d,
         folds=torch.arange(RESPONSES) % 32,
     )  # fmt: skip
-    free = measure_growth(PositionSums.from_arrays(stats.to_arrays())).free[1]
+    free = measure_growth(stats.read()).free[1]
     return float(free.estimate), float(free.low), float(free.high)
 
 

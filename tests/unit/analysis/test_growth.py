@@ -8,11 +8,10 @@ import torch
 from synthetic import walk_stats
 
 from analysis.growth import Growth, clip_rates, exponent_over_steps, leave_one_out, measure_growth
-from analysis.position_sums import ADAPTIVE, FIXED, OWN, PositionSums, histogram_edges, pooled
+from analysis.position_sums import ADAPTIVE, FIXED, OWN, PositionSums, pooled
 from analysis.statistics.intervals import Interval
-from ctpo import position_moments
-from ctpo.clipping import PositionAdaptiveWindow, RatioWindow
-from ctpo.position_stats import PositionStats
+from ctpo.methods.windows import PositionAdaptiveWindow, RatioWindow
+from ctpo.positions import PositionStats
 from ctpo.records import RecordError
 
 #: What recorded values are multiples of: ratios that are too are recorded exactly.
@@ -35,7 +34,7 @@ def matrix() -> tuple[np.ndarray, np.ndarray, np.ndarray, PositionSums]:
         clipped_high=own,
         folds=torch.arange(40) % 4,
     )
-    return ratios, advantages, mask, PositionSums.from_arrays(stats.to_arrays())
+    return ratios, advantages, mask, stats.read()
 
 
 def naive_rate(low: float, high: float, ratios: np.ndarray, advantages: np.ndarray) -> float:
@@ -70,7 +69,7 @@ def test_values_between_the_recorded_units_move_the_std_by_less_than_a_unit() ->
     ratios = np.cumsum(np.random.default_rng(5).normal(size=(40, 24)) * 0.3, axis=1)
     stats = PositionStats.zeros(24, bin_width=8, folds=4, max_updates=2)
     stats.update(torch.from_numpy(ratios), torch.ones(40, 24), torch.ones(40, 24))
-    recorded = PositionSums.from_arrays(stats.to_arrays()).positions.std
+    recorded = stats.read().positions.std
     np.testing.assert_allclose(recorded, ratios.std(axis=0, ddof=1), rtol=0, atol=UNIT)
 
 
@@ -152,13 +151,9 @@ def test_leaving_a_fold_out_equals_not_having_it(
 
 
 def test_layout_is_the_one_that_training_writes() -> None:
-    np.testing.assert_array_equal(histogram_edges(), position_moments.histogram_edges())
     stats = walk_stats(np.random.default_rng(1), prompts=8)
-    sums = PositionSums.from_arrays(stats.to_arrays())
+    sums = stats.read()
     np.testing.assert_allclose(sums.positions.std, stats.std.numpy(), equal_nan=True)
-    np.testing.assert_allclose(
-        np.sqrt(sums.positions.token_variance), stats.positions.token_std.numpy(), equal_nan=True
-    )
     for window, recorded in (
         (RatioWindow(0.5, 5.0), FIXED),
         (PositionAdaptiveWindow(0.025, 0.05, 0.5), ADAPTIVE),
@@ -172,7 +167,7 @@ def test_a_planted_random_walk_has_exponent_one_half_within_its_interval() -> No
     for seed in range(100):
         generator = np.random.default_rng([23, seed])
         stats = walk_stats(generator, prompts=128, group=2, positions=64, bin_width=8, updates=2)
-        free = measure_growth(PositionSums.from_arrays(stats.to_arrays())).free[1]
+        free = measure_growth(stats.read()).free[1]
         inside += int(free.low <= 0.5 <= free.high)
     assert inside >= 93
 
@@ -182,7 +177,7 @@ def test_a_planted_exponent_of_seven_tenths_is_told_apart_from_a_square_root() -
     inside = 0
     for seed in [(base, number) for base in (12, 99) for number in range(20)]:
         stats = walk_stats(np.random.default_rng(seed), prompts=512, group=2, exponent=0.7, positions=64, bin_width=8)
-        free = measure_growth(PositionSums.from_arrays(stats.to_arrays())).free[1]
+        free = measure_growth(stats.read()).free[1]
         assert free.low > 0.5
         inside += int(free.low <= 0.7 <= free.high)
     assert inside >= 34  # of 40: at a coverage of 95 % fewer in 1 of 70 such tests
@@ -191,7 +186,7 @@ def test_a_planted_exponent_of_seven_tenths_is_told_apart_from_a_square_root() -
 def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not_narrow_it() -> None:
     def sums(seed: int, exponent: float) -> PositionSums:
         stats = walk_stats(np.random.default_rng([14, seed]), prompts=256, exponent=exponent, positions=64, bin_width=8)
-        return PositionSums.from_arrays(stats.to_arrays())
+        return stats.read()
 
     apart = [sums(0, 0.4), sums(1, 0.5), sums(2, 0.6)]
     single = [float(measure_growth(one).free[1].estimate) for one in apart]
@@ -231,7 +226,7 @@ def test_intervals_grow_when_responses_of_a_prompt_are_copies_of_each_other() ->
             torch.ones_like(tensor),
             folds=torch.arange(64).repeat_interleave(copies) % 32,
         )
-        free = measure_growth(PositionSums.from_arrays(stats.to_arrays())).free[1]
+        free = measure_growth(stats.read()).free[1]
         return float(free.high - free.low)
 
     assert width(8) == pytest.approx(width(1), rel=1e-3)
@@ -260,7 +255,7 @@ def test_statistics_without_folds_have_estimates_but_no_intervals() -> None:
     tensor = torch.from_numpy(np.cumsum(np.random.default_rng(2).normal(size=(20, 30)), axis=1))
     stats = PositionStats.zeros(30, bin_width=8, folds=4, max_updates=2)
     stats.update(tensor, torch.ones_like(tensor), torch.ones_like(tensor))
-    growth = measure_growth(PositionSums.from_arrays(stats.to_arrays()))
+    growth = measure_growth(stats.read())
     assert growth.groups == 0
     assert np.isfinite(growth.std.estimate).all()
     assert np.isnan(growth.std.high).all()

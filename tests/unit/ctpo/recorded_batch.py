@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctpo.clipping import Window
-from ctpo.position_stats import PositionStats
+from ctpo.methods.windows import Window
+from ctpo.positions import PositionStats
+from ctpo.records.position_stats import PositionSums
 from tests.unit.ctpo.naive_method import random_mask
 
 
@@ -72,7 +73,7 @@ def small(**changes: int) -> PositionStats:
     return PositionStats.zeros(50, **({"bin_width": 8, "folds": 4, "max_updates": 3} | changes))
 
 
-def arrays_equal(left: PositionStats, right: PositionStats) -> bool:
+def arrays_equal(left: PositionStats | PositionSums, right: PositionStats | PositionSums) -> bool:
     a, b = left.to_arrays(), right.to_arrays()
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ctpo import methods_page
-from ctpo.clipping import CalibratedWindow, LogWindow, NoWindow, PositionAdaptiveWindow
 from ctpo.methods import METHODS
-from ctpo.objectives import clipped_surrogate
+from ctpo.methods.objective import clipped_surrogate
+from ctpo.methods.windows import CalibratedWindow, LogWindow, NoWindow, PositionAdaptiveWindow
 from ctpo.theory.estimators import log_ratio_deviations
 from ctpo.theory.family import family_rows, scaled
 from ctpo.theory.study import WINDOW_DEVIATIONS, Problem

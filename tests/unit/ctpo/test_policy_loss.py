@@ -17,10 +17,10 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import FSDPActorConfig
 
 from ctpo.actor_config import MethodActorConfig, PositionStatsConfig
-from ctpo.clipping import PositionAdaptiveWindow
 from ctpo.methods import METHODS, MethodError
+from ctpo.methods.windows import PositionAdaptiveWindow
 from ctpo.policy_loss import MethodLoss, register_policy_losses
-from ctpo.position_stats import PositionRecorder, PositionStats
+from ctpo.positions import PositionRecorder, PositionStats
 from tests.unit.ctpo.naive_method import Batch, random_batch
 
 register_policy_losses()
@@ -264,10 +264,7 @@ def test_overrides_in_the_config_reach_the_loss() -> None:
         ("method={window: {power: 1}}", "method.name: missing"),
         ("+method.window={width: 1}", "method.window.width: unknown field"),
         ("+method.position_stats={bins: 3}", "method.position_stats.bins: unknown field"),
-        (
-            "+method.position_stats={bin_width: 12}",
-            "method.position_stats.bin_width: must be a multiple of 8",
-        ),
+        ("+method.position_stats={bin_width: 0}", "method.position_stats.bin_width: must be at least 1"),
         ("+method.position_stats={folds: 0}", "method.position_stats.folds: must be at least 1"),
         ("+method.position_stats={folds: 1.5}", "method.position_stats.folds: expected a positive integer"),
     ],
@@ -315,16 +312,18 @@ def test_observer_sees_what_the_method_clipped_on_the_ratio_it_clips(name: str) 
         recorder.begin_update()
         run_loss(f"ctpo/{name}", batch, METHODS[name].aggregation, config)
     naive = batch.naive(name)
-    high, low = recorder.stats.positions.clip_counts()
+    sums = recorder.stats.read()
+    high, low = sums.positions.clip_counts()
     for t in range(1, 41):
         tokens = [row[t - 1] for row in naive if len(row) >= t]
         assert recorder.stats.count[t - 1] == len(tokens)
         assert high[t - 1] == sum(token.clipped_high for token in tokens)
         assert low[t - 1] == sum(token.clipped_low for token in tokens)
-        assert recorder.stats.positions.dual_clip_count[t - 1] == sum(token.dual_clipped for token in tokens)
+        assert sums.positions.dual_clip_count[t - 1] == sum(token.dual_clipped for token in tokens)
         if tokens:
             mean = sum(token.cumulative for token in tokens) / len(tokens)
             assert recorder.stats.mean[t - 1].item() == pytest.approx(mean, abs=2e-6)
     assert (high + low).sum() > 0
     # The first update of the step is apart, so both are seen once.
-    assert torch.equal(recorder.stats.updates.count[0], recorder.stats.updates.count[1])
+    assert (sums.updates.count[0] == sums.updates.count[1]).all()
+    assert (sums.first.count == sums.positions.count).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo.position_stats import PositionStats
+from ctpo.positions import PositionStats
 from ctpo.samples import sample_rows
 from ctpo.trainer import _plain, drawn_order, merge_ranks, position_metrics, prompt_fold
 
@@ -68,10 +68,10 @@ def test_ranks_merge_to_the_sums_of_the_whole_batch() -> None:
     for rows in (slice(0, 3), slice(3, 8)):
         part = PositionStats.zeros(12, bin_width=8)
         part.update(log_ratio[rows], advantages[rows], mask[rows])
-        parts.append(part.to_arrays())
-    merged = merge_ranks(parts)
-    assert torch.equal(merged.positions.std, whole.positions.std)
-    assert position_metrics(merged) == position_metrics(whole)
+        parts.append(part.read())
+    merged = merge_ranks([*parts, None])
+    np.testing.assert_array_equal(merged.positions.std, whole.std)
+    assert position_metrics(merged) == position_metrics(whole.read())
     outside = ((log_ratio > torch.tensor(5.0).log()) & (advantages > 0)) | (
         (log_ratio < torch.tensor(0.5).log()) & (advantages < 0)
     )

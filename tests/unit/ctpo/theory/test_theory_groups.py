@@ -9,9 +9,9 @@ import pytest
 import torch
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
-from ctpo.log_ratios import cumulative_log_ratio
 from ctpo.methods import METHODS, Method
-from ctpo.objectives import clipped_surrogate
+from ctpo.methods.log_ratios import cumulative_log_ratio
+from ctpo.methods.objective import clipped_surrogate
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
 from ctpo.theory.checks import random_pair
 from ctpo.theory.estimators import method_coefficients, moments, target_gradient, without_clipping

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ctpo.clipping import RatioWindow
-from ctpo.log_ratios import cumulative_log_ratio
 from ctpo.methods import METHODS
+from ctpo.methods.log_ratios import cumulative_log_ratio
+from ctpo.methods.windows import RatioWindow
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
 from ctpo.theory.checks import TREES, families, random_pair
 from ctpo.theory.estimators import (

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo.log_ratios import cumulative_log_ratio
 from ctpo.methods import METHODS, Method
-from ctpo.objectives import clipped_surrogate
+from ctpo.methods.log_ratios import cumulative_log_ratio
+from ctpo.methods.objective import clipped_surrogate
 from ctpo.theory.advantages import exact_advantage, outcome_advantage, token_advantage
 from ctpo.theory.estimators import TABLE_1, method_coefficients, moments, target_gradient, without_clipping
 from ctpo.theory.mdp import FloatArray, TokenTree, verifiable_reward

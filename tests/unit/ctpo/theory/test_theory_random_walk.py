@@ -8,8 +8,7 @@ import torch
 
 from analysis.growth import Growth as MeasuredGrowth
 from analysis.growth import measure_growth
-from analysis.position_sums import PositionSums
-from ctpo.position_stats import PositionStats
+from ctpo.positions import PositionStats
 from ctpo.theory.random_walk import SCENARIOS, Scenario, fit_exponent, growth
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
@@ -66,7 +65,7 @@ def measured(name: str, responses: int = 1024, positions: int = 512) -> Measured
     ratios = torch.from_numpy(increments.cumsum(axis=1))
     folds = torch.arange(responses) % 32
     stats.update(ratios, torch.ones_like(ratios), mask, update_index=1, folds=folds)
-    return measure_growth(PositionSums.from_arrays(stats.to_arrays()))
+    return measure_growth(stats.read())
 
 
 @pytest.mark.parametrize("name", ["independent", "heavy_tailed", "stops_whenever", "growing_increments", "long_memory"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctpo.log_ratios import (
+from ctpo.methods.log_ratios import (
     LogRatio,
     cumulative_log_ratio,
     length_normalized_log_ratio,

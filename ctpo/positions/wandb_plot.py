@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import numpy as np
 
-from ctpo.position_stats import PositionStats
+from ctpo.records.position_stats import FloatArray, PositionSums
 
 MOST_POINTS = 200
 
 
-def position_plots(wandb: Any, stats: PositionStats) -> dict[str, Any]:
+def position_plots(wandb: Any, sums: PositionSums) -> dict[str, Any]:
     """Line plots over token position: std of the cumulative log-ratio, clip rates. `wandb` is the module.
 
     At most `MOST_POINTS` positions, evenly spaced, among those that two or more responses reach.
     """
-    cells = stats.positions
-    reached = torch.nonzero(cells.count >= 2).flatten()
+    cells = sums.positions
+    reached = np.flatnonzero(cells.count >= 2)
     if len(reached) == 0:
         return {}
-    chosen = reached[torch.linspace(0, len(reached) - 1, min(MOST_POINTS, len(reached))).round().long()]
-    positions = (chosen + 1).tolist()
-    fixed, adaptive = stats.layout.windows[:2]
+    chosen = reached[np.linspace(0, len(reached) - 1, min(MOST_POINTS, len(reached))).round().astype(int)]
+    fixed, adaptive = sums.layout.windows[:2]
 
-    def lines(title: str, values: dict[str, torch.Tensor]) -> Any:
+    def lines(title: str, values: dict[str, FloatArray]) -> Any:
         return wandb.plot.line_series(
-            xs=positions,
+            xs=(chosen + 1).tolist(),
             ys=[value[chosen].tolist() for value in values.values()],
             keys=list(values),
             title=title,

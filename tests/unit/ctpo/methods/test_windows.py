@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ctpo.clipping import DualClip, LogWindow, PositionAdaptiveWindow, RatioWindow
+from ctpo.methods.windows import DualClip, LogWindow, PositionAdaptiveWindow, RatioWindow
 
 POSITIONS = torch.tensor([[1, 2, 3, 4, 100, 8000]])
 

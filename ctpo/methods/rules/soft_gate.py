@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ctpo.surrogates.terms import Terms, Tokens, exceeds, guarded_ratio, signs
+import torch
+
+from ctpo.methods.rules.interface import Terms, TokenInputs, guarded_ratio
 
 HALF_OPEN = 2 * math.acosh(math.sqrt(2.0))
 """`|tau (rho - 1)|` at which `4 g (1 - g)`, the share of `rho A` that the gate passes on, is one half."""
@@ -34,20 +36,10 @@ class SoftGate:
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"rule: {name}={getattr(self, name)} must be finite and above 0")
 
-    def __call__(self, tokens: Tokens) -> Terms:
-        positive, negative = signs(tokens.advantages)
-        # NaN advantages exist where masked only.
-        tau = positive.mul(self.tau_pos - self.tau_neg).add_(self.tau_neg)
-        ratio = guarded_ratio(tokens.log_ratio)
-        distance = (ratio - 1).mul_(tau)
-        gate = distance.sigmoid()
-        objective = (gate * tokens.advantages).mul_(4).div_(tau)
-        slope = (gate * (1 - gate)).mul_(4).mul_(ratio).mul_(tokens.advantages)
-        half = gate.new_tensor(HALF_OPEN)
-        return Terms(
-            objective,
-            slope,
-            exceeds(distance * positive, half),
-            exceeds(-distance * negative, half),
-            exceeds(distance * negative, half),
-        )
+    def __call__(self, tokens: TokenInputs) -> Terms:
+        positive, negative = tokens.advantages > 0, tokens.advantages < 0
+        tau = torch.full_like(tokens.advantages, self.tau_neg).masked_fill(positive, self.tau_pos)
+        distance = tau * (guarded_ratio(tokens.log_ratio) - 1)
+        objective = 4 / tau * distance.sigmoid() * tokens.advantages
+        above, below = distance > HALF_OPEN, distance < -HALF_OPEN
+        return Terms(objective, positive & above, negative & below, negative & above)

@@ -1,9 +1,9 @@
 """The measured spread of `log rho_t` at every position, for windows that follow it (`CalibratedWindow`).
 
 Each recorded training step adds its tokens' count, sum and sum of squares of `log rho_t`, by position and over all
-training processes, to an exponentially forgotten total. So what a window clips in a step was measured in the steps
-before it, and is the same in every process. The state is a function of the run's own records: a run that resumes makes
-it again from them, exactly, and no checkpoint has to hold it.
+training processes, to an exponentially forgotten total. So the bounds of a step come from the steps before it, and are
+the same in every process. The state is a function of the run's own records: a run that resumes makes it again from
+them, exactly, and no checkpoint has to hold it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctpo.clipping import CalibratedWindow
-from ctpo.methods import Method
-from ctpo.position_moments import S_SQUARE, S_SQUARE_FINE, S_SUM, Moments
-from ctpo.position_stats import PositionStats
+from ctpo.methods import CalibratedWindow, Method
 from ctpo.records import RunDirectory
+from ctpo.records.position_stats import S_SQUARE, S_SQUARE_FINE, S_SUM, FloatArray, PositionSums, Sums
 
 ASSUMED_TOKENS = 64.0
 """How many tokens' worth of evidence the fitted square-root law is at a position, against the tokens measured there."""
@@ -27,7 +25,7 @@ class Calibration:
 
     def __init__(self, decay: float, max_position: int):
         self._decay = decay
-        self._totals = torch.zeros(3, max_position, dtype=torch.float64)
+        self._totals = np.zeros((3, max_position))
 
     @classmethod
     def of(cls, method: Method, max_position: int) -> Calibration | None:
@@ -35,24 +33,22 @@ class Calibration:
         window = method.window
         return cls(window.decay, max_position) if isinstance(window, CalibratedWindow) else None
 
-    def learn(self, step: Moments) -> None:
-        """Add one step's moments by position (`PositionStats.positions`)."""
+    def learn(self, step: Sums) -> None:
+        """Add one step's sums by position."""
         squares = step.sums[S_SQUARE] + step.sums[S_SQUARE_FINE]
-        seen = torch.stack([step.count.double(), step.sums[S_SUM], squares]).cpu()
-        self._totals.mul_(self._decay).add_(seen)
+        self._totals = self._decay * self._totals + np.stack([step.count, step.sums[S_SUM], squares])
 
     def replay(self, records: RunDirectory) -> None:
         """Start anew and learn every recorded step of a run."""
-        self._totals.zero_()
+        self._totals = np.zeros_like(self._totals)
         for arrays in records.position_stats():
-            self.learn(PositionStats.from_arrays(arrays).positions)
+            self.learn(PositionSums.from_arrays(arrays).positions)
 
     @property
     def scale(self) -> float | None:
         """`c` of the law `c sqrt(t)` that has the measured variance, positions weighted by tokens; None: no data."""
         counts, spread = self._spread()
-        positions = torch.arange(1, len(counts) + 1, dtype=torch.float64)
-        expected = float(counts @ positions)
+        expected = float(counts @ self._positions)
         return float(spread.sum() / expected) ** 0.5 if expected > 0 and spread.sum() > 0 else None
 
     @property
@@ -65,12 +61,17 @@ class Calibration:
         if scale is None:
             return None
         counts, spread = self._spread()
-        law = scale**2 * torch.arange(1, len(counts) + 1, dtype=torch.float64)
-        return ((spread + ASSUMED_TOKENS * law) / (counts + ASSUMED_TOKENS)).sqrt().float()
+        law = scale**2 * self._positions
+        return torch.from_numpy(np.sqrt((spread + ASSUMED_TOKENS * law) / (counts + ASSUMED_TOKENS))).float()
 
-    def _spread(self) -> tuple[Tensor, Tensor]:
+    @property
+    def _positions(self) -> FloatArray:
+        return np.arange(1.0, self._totals.shape[1] + 1)
+
+    def _spread(self) -> tuple[FloatArray, FloatArray]:
         counts, sums, squares = self._totals
-        return counts, (squares - sums * sums / counts.clamp(min=np.finfo(np.float64).tiny)).clamp(min=0.0)
+        spread: FloatArray = squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny)
+        return counts, spread.clip(min=0.0)
 
 
 def calibration_metrics(calibration: Calibration | None) -> dict[str, float]:

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctpo.log_ratios import masked
-from ctpo.surrogates.divergence_mask import masked_terms
-from ctpo.surrogates.terms import Terms, Tokens, probabilities
+from ctpo.methods.log_ratios import masked
+from ctpo.methods.rules.divergence_mask import kept_or_dropped
+from ctpo.methods.rules.interface import Terms, TokenInputs, probabilities
 
 QUANTILE = 0.9
 
@@ -43,19 +43,19 @@ class PrefixBudget:
         if not 0.0 < self.w_min <= 1.0:
             raise ValueError(f"rule: w_min={self.w_min} must lie in (0, 1]")
 
-    def __call__(self, tokens: Tokens) -> Terms:
+    def __call__(self, tokens: TokenInputs) -> Terms:
         new, old = probabilities(tokens)
-        divergence = new.sub_(old).abs_()
-        lengths = tokens.bits.sum(dim=-1, keepdim=True).neg_()
+        divergence = (new - old).abs()
+        lengths = tokens.mask.sum(dim=-1, keepdim=True)
         decline = (1 - self.w_min) / (lengths - 1).clamp(min=1).to(divergence.dtype)
-        weights = masked(1 - (tokens.positions - 1) * decline, tokens.bits)
+        weights = masked(1 - (tokens.positions - 1) * decline, tokens.mask)
         spent = weights * divergence
-        budget = quantiles(divergence, lengths).clamp_(self.delta_b, 2 * self.delta_b)
+        budget = quantiles(divergence, lengths).clamp(self.delta_b, 2 * self.delta_b)
         # The prefix without the token itself.
-        left = (weights.cumsum(-1) - weights).mul_(budget).sub_(spent.cumsum(-1) - spent).clamp_(max=0.0)
-        excess = masked(spent - self.delta - left, tokens.bits)
-        direction = torch.sign(tokens.increments)
-        return masked_terms(tokens, excess * direction.clamp(min=0.0), excess * direction.neg_().clamp_(min=0.0))
+        left = budget * (weights.cumsum(-1) - weights) - (spent.cumsum(-1) - spent)
+        exceeded = tokens.mask & (spent > self.delta + left.clamp(max=0.0))
+        d = tokens.d.detach()
+        return kept_or_dropped(tokens, exceeded & (d > 0), exceeded & (d < 0))
 
 
 def quantiles(divergence: Tensor, lengths: Tensor, quantile: float = QUANTILE) -> Tensor:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo.position_stats import PositionStats
+from ctpo.methods import METHODS, clipped_surrogate
+from ctpo.positions import PositionStats
+from ctpo.records import RecordError
+from ctpo.records.position_stats import SUM_UNITS, PositionSums
 from tests.unit.ctpo.recorded_batch import Recorded, arrays_equal, recorded, small
 
 
@@ -78,19 +81,46 @@ def test_sums_stay_exact_at_paper_scale_with_the_largest_possible_values() -> No
     token[:, 1] = 2.0**-34  # one unit of d, next to the largest values
     stats = PositionStats.zeros(length)
     ones = torch.ones_like(token)
-    stats.update(token.double().cumsum(-1).float(), ones, ones.bool(), token_log_ratio=token)
-    arrays = stats.to_arrays()
-    total, doubled = stats, PositionStats.from_arrays(arrays)
+    folds = torch.arange(rows) % 32
+    stats.update(token.double().cumsum(-1).float(), ones, ones.bool(), token_log_ratio=token, folds=folds)
+    part = stats.read()
     for _ in range(6):  # 64 * 2**6 = 4,096 responses
-        total.merge(doubled)
-        doubled = PositionStats.from_arrays(total.to_arrays())
-    sums = total.positions.sums
-    assert int(total.count.min()) == 4096
-    assert torch.equal(sums[1][1], torch.tensor(4096 * 2.0**-34, dtype=torch.float64))
-    assert torch.equal(sums, 64 * torch.from_numpy(arrays["position_sums"]))
-    assert total.std[-1].item() == pytest.approx(20 * 7999, rel=1e-3)
-    units = torch.tensor([2.0**-21, 2.0**-34, 2.0**-3, 2.0**-30, 2.0**-42, 2.0**-68], dtype=torch.float64)
-    assert (sums.abs() / units[:, None]).max() < 2.0**53
+        other = PositionStats.zeros(length)
+        other.merge(stats)
+        stats.merge(other)
+    total = stats.read()
+    assert total.positions.count.min() == 4096
+    assert total.positions.sums[1][1] == 4096 * 2.0**-34
+    np.testing.assert_array_equal(total.positions.sums, 64 * part.positions.sums)
+    np.testing.assert_array_equal(total.folds.sums, 64 * part.folds.sums)
+    assert stats.std[-1].item() == pytest.approx(20 * 7999, rel=1e-3)
+    for grid in (total.positions, total.folds):
+        units = np.array(SUM_UNITS).reshape(-1, *[1] * (grid.sums.ndim - 1))
+        assert (np.abs(grid.sums) / units).max() < 2.0**53
+        np.testing.assert_array_equal(grid.sums / units, np.round(grid.sums / units))
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 2**20])
+def test_how_many_rows_are_summed_at_once_does_not_change_a_bit(
+    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, whole = recorded(21), small()
+    data.add_to(whole)
+    monkeypatch.setattr("ctpo.positions.stats._CELLS_AT_ONCE", rows_at_once * 50)
+    chunked = small()
+    data.add_to(chunked)
+    assert arrays_equal(chunked, whole)
+
+
+def test_recording_needs_nothing_from_the_device() -> None:
+    """On the meta device there are no values: code that waits for one fails."""
+    stats, ones = PositionStats.zeros(8, device="meta"), torch.ones(3, 8, device="meta")
+    folds = torch.zeros(3, dtype=torch.int64, device="meta")
+    stats.update(ones, ones, ones.bool(), token_log_ratio=ones, clipped_high=ones.bool(), folds=folds)
+    surrogate = clipped_surrogate(METHODS["ctpo_released"], ones, ones, ones, ones)
+    assert surrogate.objective.device.type == "meta"
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        ones.sum().item()
 
 
 def test_rounding_error_is_what_the_module_states() -> None:
@@ -100,9 +130,9 @@ def test_rounding_error_is_what_the_module_states() -> None:
     stats.update(values, ones, ones.bool(), token_log_ratio=values)
     exact = values.double()
     assert abs(stats.mean[0].item() - exact.mean().item()) < 2.0**-22
-    assert abs(stats.positions.token_mean[0].item() - exact.mean().item()) < 2.0**-35
+    assert abs(stats.read().positions.token_mean[0] - exact.mean().item()) < 2.0**-35
     assert stats.std[0].item() == pytest.approx(exact.std().item(), rel=1e-4)
-    assert stats.positions.token_std[0].item() == pytest.approx(exact.std().item(), rel=1e-9)
+    assert np.sqrt(stats.read().positions.token_variance[0]) == pytest.approx(exact.std().item(), rel=1e-9)
 
 
 def test_arrays_bring_everything_back_and_merge_exactly() -> None:
@@ -112,12 +142,15 @@ def test_arrays_bring_everything_back_and_merge_exactly() -> None:
     file = io.BytesIO()
     np.savez_compressed(file, **first.to_arrays())
     file.seek(0)
-    restored = PositionStats.from_arrays(np.load(file))
+    restored = PositionSums.from_arrays(np.load(file))
     assert arrays_equal(restored, first)
     assert restored.layout == first.layout
-    restored.merge(second)
     first.merge(second)
-    assert arrays_equal(restored, first)
+    assert arrays_equal(restored + second.read(), first)
+    broken = first.to_arrays()
+    broken["position_sums"][0, 3] = np.nan
+    with pytest.raises(RecordError, match="position sums hold NaN"):
+        PositionSums.from_arrays(broken)
 
 
 def test_a_paper_scale_step_is_stored_in_less_than_a_megabyte() -> None:
@@ -159,6 +192,6 @@ def test_wrong_arguments_are_refused_with_the_fix() -> None:
         stats.update(ones, ones, ones, update_index=3)
     with pytest.raises(ValueError, match="different layouts"):
         stats.merge(small(folds=8))
-    for field, value in (("bin_width", 12), ("bin_width", 4096), ("folds", 0), ("max_updates", 0)):
+    for field, value in (("bin_width", 0), ("folds", 0), ("max_updates", 0)):
         with pytest.raises(ValueError, match=rf"position_stats\.{field}: must be"):
             small(**{field: value})

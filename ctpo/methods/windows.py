@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,11 @@ class Window(Protocol):
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of the log-ratio, each of `positions`' shape, float32 (float64 for float64 positions)."""
         ...
+
+
+def describe(window: Window) -> dict[str, Any]:
+    """A window as records name it: its class as `kind`, and its settings."""
+    return {"kind": type(window).__name__} | vars(window)
 
 
 def _bound_dtype(positions: Tensor) -> torch.dtype:
@@ -35,7 +40,7 @@ def _constant(value: float, positions: Tensor) -> Tensor:
 
 def _power(positions: Tensor, power: float) -> Tensor:
     # Position 0, before the first model token, counts as 1: any bound will do there.
-    return positions.to(_bound_dtype(positions)).clamp(min=1).pow_(power)
+    return positions.to(_bound_dtype(positions)).clamp(min=1).pow(power)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class PositionAdaptiveWindow:
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(-eps_low * t**power, eps_high * t**power)` for positions `t`."""
         growth = _power(positions, self.power)
-        return growth * -self.eps_low, growth.mul_(self.eps_high)
+        return -self.eps_low * growth, self.eps_high * growth
 
 
 ASSUMED_DEVIATION = 0.02
@@ -116,7 +121,7 @@ class CalibratedWindow:
 
     Attributes:
         low, high: half-widths in standard deviations.
-        decay: of the exponential average over training steps that `ctpo.calibration` makes of `sigma_t`.
+        decay: of the exponential average over training steps that `ctpo.positions.calibration` makes of `sigma_t`.
         deviations: `sigma_t` for positions 1, 2, ...: float `[positions]`; the last one serves all later positions.
             None before anything was measured: then `ASSUMED_DEVIATION * sqrt(t)`. No setting: the trainer measures
             it, and it takes no part in comparisons.
@@ -136,11 +141,11 @@ class CalibratedWindow:
     def log_bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """`(-low * sigma_t, high * sigma_t)` for positions `t`."""
         if self.deviations is None:
-            scale = _power(positions, 0.5).mul_(ASSUMED_DEVIATION)
+            scale = ASSUMED_DEVIATION * _power(positions, 0.5)
         else:
             table = self.deviations.to(device=positions.device, dtype=_bound_dtype(positions))
             scale = table[positions.long().clamp(1, len(table)) - 1]
-        return scale * -self.low, scale.mul_(self.high)
+        return -self.low * scale, self.high * scale
 
 
 @dataclass(frozen=True)
@@ -161,4 +166,4 @@ class DualClip:
 
     def log_ceiling(self, positions: Tensor) -> Tensor:
         """`scale * t**power` for positions `t`."""
-        return _power(positions, self.power).mul_(self.scale)
+        return self.scale * _power(positions, self.power)

@@ -9,18 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctpo.log_ratios import masked
-from ctpo.surrogates.terms import Terms, Tokens, exceeds, guarded_ratio, probabilities, signs
+from ctpo.methods.rules.interface import Terms, TokenInputs, guarded_ratio, probabilities, weighted
 
 
-def masked_terms(tokens: Tokens, rises: Tensor, falls: Tensor, max_ratio: float = math.inf) -> Terms:
-    """`min(rho, max_ratio) A` for all tokens but those where `rises` (A > 0) or `falls` (A < 0) is positive."""
-    positive, negative = signs(tokens.advantages)
-    zero = rises.new_zeros(())
-    high, low = exceeds(rises.mul_(positive), zero), exceeds(falls.mul_(negative), zero)
-    weight = guarded_ratio(tokens.log_ratio, math.log(max_ratio)).mul_(tokens.advantages)
-    weight.masked_fill_(high | low, 0.0)
-    return Terms(weight, weight, high, low)
+def kept_or_dropped(tokens: TokenInputs, rises: Tensor, falls: Tensor, max_ratio: float = math.inf) -> Terms:
+    """`min(rho, max_ratio) A` for all tokens except those that rise too far with A > 0 or fall too far with A < 0."""
+    high, low = (tokens.advantages > 0) & rises, (tokens.advantages < 0) & falls
+    weight = guarded_ratio(tokens.log_ratio).clamp(max=max_ratio)
+    return Terms(weighted(torch.where(high | low, 0.0, weight), tokens), high, low)
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,10 @@ class BinaryTVMask(_DivergenceMask):
 
     formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where |pi - pi_old| exceeds its bound away from 1"
 
-    def __call__(self, tokens: Tokens) -> Terms:
+    def __call__(self, tokens: TokenInputs) -> Terms:
         new, old = probabilities(tokens)
-        moved = new.sub_(old)
-        return masked_terms(tokens, moved - self.high, -moved - self.low, self.max_ratio)
+        moved = new - old
+        return kept_or_dropped(tokens, moved > self.high, -moved > self.low, self.max_ratio)
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,11 @@ class BinaryKLMask(_DivergenceMask):
 
     formula: ClassVar[str] = "M min(rho, max_ratio) A, M = 0 where KL(pi_old || pi) of the token exceeds its bound"
 
-    def __call__(self, tokens: Tokens) -> Terms:
+    def __call__(self, tokens: TokenInputs) -> Terms:
         new, old = probabilities(tokens)
         # The others' probability, from the log-probability: 1 - pi has no digits left where pi is near 1.
-        rest, old_rest = (
-            masked(log_prob, tokens.bits).expm1().neg_().clamp_(min=1e-8, max=1.0)
-            for log_prob in (tokens.log_prob, tokens.old_log_prob)
+        rest, old_rest = (-value.expm1().clamp(-1.0, -1e-8) for value in (tokens.log_prob, tokens.old_log_prob))
+        divergence = old_rest * (old_rest / rest).log() - old * tokens.d.detach()
+        return kept_or_dropped(
+            tokens, (divergence > self.high) & (new > old), (divergence > self.low) & (new < old), self.max_ratio
         )
-        divergence = (old_rest / rest).log_().mul_(old_rest).sub_(old * tokens.increments)
-        direction = torch.sign(new.sub_(old))
-        rises = (divergence - self.high).mul_(direction.clamp(min=0.0))
-        falls = (divergence - self.low).mul_(direction.neg_().clamp_(min=0.0))
-        return masked_terms(tokens, rises, falls, self.max_ratio)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo.calibration import ASSUMED_TOKENS, Calibration, calibration_metrics
-from ctpo.clipping import ASSUMED_DEVIATION, CalibratedWindow, PositionAdaptiveWindow
 from ctpo.methods import METHODS
-from ctpo.position_stats import PositionStats
+from ctpo.methods.windows import ASSUMED_DEVIATION, CalibratedWindow, PositionAdaptiveWindow
+from ctpo.positions import PositionStats
+from ctpo.positions.calibration import ASSUMED_TOKENS, Calibration, calibration_metrics
 from ctpo.records import RunDirectory
 from ctpo.trainer import merge_ranks
 
@@ -48,7 +48,7 @@ def test_deviations_are_the_exponentially_weighted_ones_of_all_steps() -> None:
     for seed, spread in enumerate([0.05, 0.2, 0.1]):
         stats, values = step_stats(seed, spread)
         steps.append(values)
-        calibration.learn(stats.positions)
+        calibration.learn(stats.read().positions)
         assert calibration.deviations is not None
         np.testing.assert_allclose(calibration.deviations, expected_deviations(steps, 0.8), rtol=1e-4)
     assert calibration_metrics(calibration)["position/deviation_scale"] == calibration.scale
@@ -59,7 +59,7 @@ def test_positions_that_nothing_reached_follow_the_square_root_law() -> None:
     d = 0.1 * torch.randn(4000, LENGTH, generator=torch.Generator().manual_seed(0))
     stats = PositionStats.zeros(4 * LENGTH, bin_width=8)
     stats.update(d.cumsum(-1), torch.ones_like(d), torch.ones_like(d, dtype=torch.bool))
-    calibration.learn(stats.positions)
+    calibration.learn(stats.read().positions)
     assert calibration.scale == pytest.approx(0.1, rel=0.05)
     positions = torch.arange(1, 4 * LENGTH + 1)
     torch.testing.assert_close(calibration.deviations, 0.1 * positions.sqrt(), rtol=0.06, atol=0.0)
@@ -79,7 +79,7 @@ def test_before_anything_is_measured_the_window_is_ctpos() -> None:
         torch.testing.assert_close(bound, ctpos)
     assert ASSUMED_DEVIATION * 2.5 == 0.05
     # A step that moved nothing teaches nothing.
-    calibration.learn(step_stats(0, 0.0)[0].positions)
+    calibration.learn(step_stats(0, 0.0)[0].read().positions)
     assert calibration.deviations is None
     assert Calibration.of(METHODS["ctpo"], LENGTH) is None
 
@@ -90,7 +90,7 @@ def test_a_resumed_run_has_exactly_the_state_of_one_that_never_stopped(tmp_path:
     states = []
     for step in range(1, 13):  # past 9, where names no longer sort as numbers
         # Two ranks, merged as the trainer does.
-        stats = merge_ranks([step_stats(10 * step + rank, 0.1)[0].to_arrays() for rank in range(2)])
+        stats = merge_ranks([step_stats(10 * step + rank, 0.1)[0].read() for rank in range(2)])
         records.write_position_stats(step, stats.to_arrays(), {"method": "ctpo_calibrated"})
         live.learn(stats.positions)
         states.append(live.deviations)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ctpo.log_ratios import (
+from ctpo.methods.log_ratios import (
     cumulative_log_ratio,
     length_normalized_log_ratio,
     sequence_log_ratio,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ctpo.log_ratios import masked
-from ctpo.surrogates.terms import MAX_LOG_RATIO, Terms, Tokens, exceeds, one_sided_clip
+import torch
+
+from ctpo.methods.log_ratios import masked, with_own_gradient
+from ctpo.methods.rules.interface import Terms, TokenInputs, beyond_window, guarded_ratio
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,11 @@ class GeometricMean:
     gradient: ClassVar[str] = "exp(mean) A where the token's own ratio is not clipped, else 0"
     clipped: ClassVar[str] = "the token's own ratio: A > 0 above the window, A < 0 below it: no gradient"
 
-    def __call__(self, tokens: Tokens) -> Terms:
-        candidates, effective = one_sided_clip(tokens)
-        lengths = tokens.bits.sum(dim=-1, keepdim=True).neg_().clamp_(min=1)
-        mean = masked(effective, tokens.bits).sum(dim=-1, keepdim=True).div_(lengths)
-        advantage = masked(tokens.advantages, tokens.bits).sum(dim=-1, keepdim=True).div_(lengths)
-        objective = mean.clamp(max=MAX_LOG_RATIO).exp_().mul_(advantage)
-        moves = effective.eq_(tokens.log_ratio).mul_(mean <= MAX_LOG_RATIO)
-        return Terms(
-            objective.expand_as(effective).contiguous(),
-            moves.mul_(objective),
-            exceeds(candidates, tokens.high),
-            exceeds(tokens.low, candidates),
-        )
+    def __call__(self, tokens: TokenInputs) -> Terms:
+        log_ratio, advantages = tokens.log_ratio, tokens.advantages
+        above, below = beyond_window(tokens)
+        clipped = torch.where(above, tokens.high, torch.where(below, tokens.low, log_ratio))
+        lengths = tokens.mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        mean = masked(clipped, tokens.mask).sum(dim=-1, keepdim=True) / lengths
+        advantage = advantages.sum(dim=-1, keepdim=True) / lengths
+        return Terms(guarded_ratio(with_own_gradient(mean, clipped)) * advantage, above, below)

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctpo.clipping import LogWindow, PositionAdaptiveWindow
 from ctpo.methods import METHODS
-from ctpo.objectives import Surrogate, clipped_surrogate
-from ctpo.surrogates import ClippedMin
+from ctpo.methods.objective import ClippedMin, Surrogate, clipped_surrogate
+from ctpo.methods.windows import LogWindow, PositionAdaptiveWindow
 from tests.unit.ctpo.naive_method import Batch, NaiveToken, random_batch
 
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 import wandb
 
-from ctpo.position_stats import PositionStats
-from ctpo.wandb_plots import MOST_POINTS, position_plots
+from ctpo.positions import PositionStats
+from ctpo.positions.wandb_plot import MOST_POINTS, position_plots
+from ctpo.records.position_stats import PositionSums
 
 
-def statistics(length: int) -> PositionStats:
+def statistics(length: int) -> PositionSums:
     torch.manual_seed(0)
     stats = PositionStats.zeros(length)
     increments = 0.1 * torch.randn(6, length)
     stats.update(increments.cumsum(-1), torch.randn(6, length), torch.ones(6, length))
-    return stats
+    return stats.read()
 
 
 def test_the_plot_holds_the_statistics_at_its_positions() -> None:
@@ -28,13 +29,13 @@ def test_the_plot_holds_the_statistics_at_its_positions() -> None:
     step, value = table.columns.index("step"), table.columns.index("lineVal")
     shown = {row[step]: row[value] for row in table.data}
     assert sorted(shown) == list(range(1, 41))
-    assert shown[7] == pytest.approx(stats.positions.std[6].item())
+    assert shown[7] == pytest.approx(stats.positions.std[6])
 
 
 def test_a_long_response_is_thinned_and_an_empty_step_gives_no_plot() -> None:
     table = position_plots(wandb, statistics(8 * MOST_POINTS))["position/std"].table
     assert len(table.data) == MOST_POINTS
-    assert position_plots(wandb, PositionStats.zeros(16)) == {}
+    assert position_plots(wandb, PositionStats.zeros(16).read()) == {}
 
 
 def test_wandb_accepts_it_offline(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpo.clipping import CalibratedWindow, DualClip, LogWindow, NoWindow, PositionAdaptiveWindow, RatioWindow
-from ctpo.log_ratios import (
+from ctpo.methods import METHODS, Method, MethodError, configure
+from ctpo.methods.log_ratios import (
     MAX_ABS_TOKEN_LOG_RATIO,
     cumulative_log_ratio,
     length_normalized_log_ratio,
@@ -18,16 +18,9 @@ from ctpo.log_ratios import (
     sequence_log_ratio,
     token_log_ratio,
 )
-from ctpo.methods import METHODS, Method, MethodError, configure
-from ctpo.surrogates import (
-    BinaryKLMask,
-    BinaryTVMask,
-    ClippedMin,
-    ClippedWeight,
-    GeometricMean,
-    PrefixBudget,
-    SoftGate,
-)
+from ctpo.methods.objective import ClippedMin
+from ctpo.methods.rules import BinaryKLMask, BinaryTVMask, ClippedWeight, GeometricMean, PrefixBudget, SoftGate
+from ctpo.methods.windows import CalibratedWindow, DualClip, LogWindow, NoWindow, PositionAdaptiveWindow, RatioWindow
 
 PAPER, CONSTANT = "seq-mean-token-mean", "seq-mean-token-sum-norm"
 ADAPTIVE = PositionAdaptiveWindow(0.025, 0.05, 0.5)
@@ -139,7 +132,7 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(
 
 # ---------------------------------------------------------------------------- one's own
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "experiments" / "examples"
+EXAMPLE = Path(__file__).resolve().parents[4] / "experiments" / "examples"
 
 
 @pytest.fixture
@@ -185,7 +178,7 @@ def test_a_file_that_does_not_serve_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"log_ratio": lambda *_: None}, "log_ratio must be a ctpo.log_ratios.LogRatio"),
+        ({"log_ratio": lambda *_: None}, "log_ratio must be a ctpo.methods.LogRatio"),
         ({"window": (0.8, 1.2)}, "window must have log_bounds"),
         ({"rule": "min"}, "rule must be a function"),
         ({"aggregation": "mean"}, "aggregation 'mean'; known: seq-mean-token-mean"),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from ctpo.surrogates.terms import Terms, Tokens, exceeds, guarded_ratio
+from ctpo.methods.rules.interface import Terms, TokenInputs, guarded_ratio
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,11 @@ class ClippedWeight:
     gradient: ClassVar[str] = "clip(rho, e^low, e^high) A at every token"
     clipped: ClassVar[str] = "A not 0 and rho above (high) or below (low) the window: weight bounded, gradient kept"
 
-    def __call__(self, tokens: Tokens) -> Terms:
-        weight = guarded_ratio(torch.clamp(tokens.log_ratio, tokens.low, tokens.high))
-        slope = weight.mul_(tokens.advantages)
-        live = torch.sign(tokens.advantages).abs_().mul_(tokens.log_ratio)
-        return Terms(slope * tokens.increments, slope, exceeds(live, tokens.high), exceeds(tokens.low, live))
+    def __call__(self, tokens: TokenInputs) -> Terms:
+        weight = guarded_ratio(torch.clamp(tokens.log_ratio, tokens.low, tokens.high)).detach()
+        live = tokens.advantages != 0
+        return Terms(
+            weight * tokens.advantages * tokens.d,
+            live & (tokens.log_ratio > tokens.high),
+            live & (tokens.log_ratio < tokens.low),
+        )
