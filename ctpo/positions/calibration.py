@@ -69,7 +69,8 @@ class Calibration:
         return np.arange(1.0, self._totals.shape[1] + 1)
 
     def _spread(self) -> tuple[FloatArray, FloatArray]:
-        counts, sums, squares = self._totals
+        """Tokens, and the sum of their squared deviations, by position."""
+        counts, sums, squares = (np.asarray(row, np.float64) for row in self._totals)
         spread: FloatArray = squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny)
         return counts, spread.clip(min=0.0)
 

@@ -16,11 +16,18 @@ from ctpo.methods import PositionAdaptiveWindow, RatioWindow, Window, token_posi
 from ctpo.methods.windows import describe
 from ctpo.records.position_stats import (
     D_SQUARE,
+    D_SQUARE_FINE,
     D_SUM,
+    FIRST_WINDOW,
     OWN,
+    OWN_DUAL,
+    OWN_HIGH,
+    OWN_LOW,
     S_SQUARE,
+    S_SQUARE_FINE,
     S_SUM,
     SUM_UNITS,
+    TOKENS,
     PositionSums,
     StatsLayout,
     Sums,
@@ -49,6 +56,7 @@ class PositionStats:
         self._overflow = torch.zeros(layout.max_updates, dtype=torch.int64, device=device)
         positions = torch.arange(1, layout.bins * layout.bin_width + 1, device=device)
         self._bounds = [window.log_bounds(positions) for window in windows]
+        self._first_bucket = (positions - 1) // layout.bin_width * self._histogram.shape[2]
 
     @classmethod
     def zeros(
@@ -138,12 +146,17 @@ class PositionStats:
         tokens, s, advantages = placed(counted), placed(s.float()), placed(advantages)
         differences = torch.where(tokens, s.diff(dim=1, prepend=s.new_zeros(len(s), 1)), 0.0)
         d = differences if d is None else placed(d.float())
-        flags = [tokens, *(torch.zeros_like(tokens) if clipped is None else placed(clipped.bool()) for clipped in own)]
-        for low, high in self._bounds:
-            flags.append((advantages > 0) & (s > high[: s.shape[1]]))
-            flags.append((advantages < 0) & (s < low[: s.shape[1]]))
 
-        cells = torch.cat([_in_units(s, d), torch.stack(flags).double()])  # [rows, responses, positions]
+        cells = self._exact(s, d, len(SUM_UNITS) + layout.features)  # [rows, responses, positions]
+        counts = cells[len(SUM_UNITS) :]
+        counts[TOKENS] = tokens
+        for row, clipped in zip((OWN_HIGH, OWN_LOW, OWN_DUAL), own, strict=True):
+            counts[row] = 0 if clipped is None else placed(clipped.bool())
+        above, below = advantages > 0, advantages < 0
+        for row, (low, high) in enumerate(self._bounds):
+            counts[FIRST_WINDOW + 2 * row] = above & (s > high[: s.shape[1]])
+            counts[FIRST_WINDOW + 2 * row + 1] = below & (s < low[: s.shape[1]])
+
         self._grids["position" if update else "first"][:, :last] += cells.sum(1)[:, :last]
         by_bin = cells.unflatten(2, (bins, layout.bin_width)).sum(3)  # [rows, responses, bins]
         self._grids["update"][:, update, :bins] += by_bin.sum(1)
@@ -151,15 +164,25 @@ class PositionStats:
             if folds is not None:
                 self._grids["fold"][:, :, :bins].index_add_(1, folds, by_bin)
             for plane, values in enumerate((s, d)):
-                self._count(self._histogram[plane, :bins], values, tokens)
+                bucket = self._first_bucket[: s.shape[1]] + self._buckets(values)
+                self._histogram[plane].view(-1).scatter_add_(0, bucket.flatten(), tokens.flatten().long())
 
-    def _count(self, histogram: Tensor, values: Tensor, tokens: Tensor) -> None:
-        """Add to the buckets of `histogram` (`[bins, buckets]`)."""
-        bins, buckets = histogram.shape
+    def _exact(self, s: Tensor, d: Tensor, rows: int) -> Tensor:
+        """The six rows of sums in whole numbers of their units, and room for more: float64 `[rows, *shape]`."""
+        cells = torch.empty(rows, *s.shape, dtype=torch.float64, device=s.device)
+        for values, first, square, fine in ((s, S_SUM, S_SQUARE, S_SQUARE_FINE), (d, D_SUM, D_SQUARE, D_SQUARE_FINE)):
+            units = (values.double() / SUM_UNITS[first]).round()
+            squares = (units * SUM_UNITS[first]).square()  # exact: of a float32's 24 bits
+            coarse = (squares / SUM_UNITS[square]).round()
+            cells[first], cells[square] = units, coarse
+            cells[fine] = (squares - coarse * SUM_UNITS[square]) / SUM_UNITS[fine]
+        return cells
+
+    def _buckets(self, values: Tensor) -> Tensor:
+        """Which bucket of `histogram_edges` each value is in, int64."""
+        half = len(self._edges) + 1
         bucket = torch.bucketize(values.abs(), self._edges, right=True)
-        bucket = torch.where(values < 0, buckets // 2 - 1 - bucket, buckets // 2 + bucket)
-        first = torch.arange(bins, device=values.device).repeat_interleave(self.layout.bin_width) * buckets
-        histogram.view(-1).scatter_add_(0, (bucket + first).flatten(), tokens.flatten().long())
+        return torch.where(values < 0, half - 1 - bucket, half + bucket)
 
     def read(self) -> PositionSums:
         """Everything, fetched from the device."""
@@ -210,15 +233,3 @@ class PositionStats:
     def clip_rate(self, window: Window | None = None) -> Tensor:
         """Share of tokens clipped under one of the windows (None: by the run's own method), by position."""
         return torch.from_numpy(self.read().positions.clip_rate(OWN if window is None else describe(window)))
-
-
-def _in_units(s: Tensor, d: Tensor) -> Tensor:
-    """The six rows of sums, in whole numbers of their units: float64 `[6, *shape]`."""
-    rows = [torch.empty(0)] * len(SUM_UNITS)
-    for values, first, square in ((s, S_SUM, S_SQUARE), (d, D_SUM, D_SQUARE)):
-        unit, coarse, fine = (SUM_UNITS[row] for row in (first, square, square + 2))
-        rows[first] = (values.double() / unit).round()
-        squares = (rows[first] * unit).square()  # exact: of a float32's 24 bits
-        rows[square] = (squares / coarse).round()
-        rows[square + 2] = (squares - rows[square] * coarse) / fine
-    return torch.stack(rows)
