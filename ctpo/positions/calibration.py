@@ -25,7 +25,7 @@ class Calibration:
 
     def __init__(self, decay: float, max_position: int):
         self._decay = decay
-        self._totals = np.zeros((3, max_position))
+        self._totals: FloatArray = np.zeros((3, max_position))
 
     @classmethod
     def of(cls, method: Method, max_position: int) -> Calibration | None:
@@ -70,9 +70,9 @@ class Calibration:
 
     def _spread(self) -> tuple[FloatArray, FloatArray]:
         """Tokens, and the sum of their squared deviations, by position."""
-        counts, sums, squares = (np.asarray(row, np.float64) for row in self._totals)
-        spread: FloatArray = squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny)
-        return counts, spread.clip(min=0.0)
+        counts, sums, squares = self._totals
+        spread: FloatArray = np.maximum(squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny), 0.0)
+        return counts, spread
 
 
 def calibration_metrics(calibration: Calibration | None) -> dict[str, float]:

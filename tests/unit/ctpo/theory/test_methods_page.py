@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo import methods_page
 from ctpo.methods import METHODS
 from ctpo.methods.objective import clipped_surrogate
 from ctpo.methods.windows import CalibratedWindow, LogWindow, NoWindow, PositionAdaptiveWindow
+from ctpo.theory import methods_page
 from ctpo.theory.estimators import log_ratio_deviations
 from ctpo.theory.family import family_rows, scaled
 from ctpo.theory.study import WINDOW_DEVIATIONS, Problem
@@ -30,7 +30,7 @@ def test_the_page_lists_every_method_with_its_settings() -> None:
 def test_an_outdated_page_is_noticed(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "METHODS.md"  # type: ignore[operator]
+    path = tmp_path / "methods.md"  # type: ignore[operator]
     path.write_text("old")
     monkeypatch.setattr(methods_page, "PAGE", path)
     monkeypatch.setattr(methods_page, "page", lambda: "new")

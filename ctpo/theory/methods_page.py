@@ -1,4 +1,4 @@
-"""The list of methods, ``ctpo/METHODS.md``, made from `METHODS`: ``python -m ctpo.methods_page [--check]``."""
+"""The list of methods, ``docs/methods.md``, made from `METHODS`: ``python -m ctpo.theory.methods_page [--check]``."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ctpo.theory.family import family_rows
 from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, WINDOW_DEVIATIONS, Problem, Row
 from ctpo.theory.tables import ROUNDING, median
 
-PAGE = Path(__file__).parent / "METHODS.md"
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 PROBLEMS, VOCABULARY, HORIZON, KL = 16, 3, 6, 0.25
 
 HEAD = f"""# Methods
 
-Made from `ctpo/methods` by `python -m ctpo.methods_page`; a test holds it to be current. Choose one with
-`method=<name>`; what a setting is called is in the method's own section (`method.window.high=1.3`). One's own ratio,
-from a file outside this package: `method=custom method.import_path=my_ratio:method` (see `ctpo/methods/custom.py` and
-`experiments/examples/my_ratio.py`).
+Made from `ctpo/methods` by `python -m ctpo.theory.methods_page`; a test holds it to be current. Choose one with
+`method=<name>`; what a setting is called is in the method's own section (`method.window.high=1.3`). A ratio of your
+own, from a file outside this package: `method=custom method.import_path=my_ratio:method` (see `ctpo/methods/custom.py`
+and `experiments/examples/my_ratio.py`).
 
 `pi_t` and `pi_old_t` are the probabilities of token t under the policy that is trained and the one that sampled, `rho`
 the method's ratio, `A` the advantage, `|o|` the response's length. The gradient is what multiplies `grad log pi_t`.
@@ -108,13 +108,13 @@ def number(value: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 if `--check` finds that the page is out of date."""
-    parser = argparse.ArgumentParser(prog="python -m ctpo.methods_page", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ctpo.theory.methods_page", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the page is out of date")
     options = parser.parse_args(arguments)
     made = page()
     current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == made
     if options.check:
-        print(f"{PAGE.name}: {'current' if current else 'out of date; run python -m ctpo.methods_page'}")
+        print(f"{PAGE.name}: {'current' if current else 'out of date; run python -m ctpo.theory.methods_page'}")
         return 0 if current else 1
     PAGE.write_text(made, encoding="utf-8")
     print(f"{PAGE}: {len(METHODS)} methods")
