@@ -1,25 +1,33 @@
-"""Loss forward and backward of every method against verl's `vanilla`."""
+"""Loss and position statistics: as a share of an actor update on `tiny`, and beside verl's `vanilla`."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from experiments.benchmarks.measuring import Row, interleaved, ratio_rows
 
+if TYPE_CHECKING:
+    from verl.workers.config import FSDPActorConfig
+
+    from ctpo.actor_config import MethodActorConfig
+
 LENGTH = 8000
-SHAPES = ((1, LENGTH), (8, LENGTH))
-AT_MOST = 1.5
-"""Every method's loss at the larger shape, and CTPO's with statistics at both, as multiples of verl's `vanilla`."""
+MOST_OF_AN_UPDATE = 3.0
+"""Per cent of an actor update on `tiny` that CTPO's loss and statistics may take together."""
+TINY = {"responses": 16, "prompt": 96, "response": 256}
+"""A mini-batch of `experiments/configs/model/tiny.yaml`, which is one micro-batch."""
 
 
 def synthetic_batch(responses: int, length: int) -> dict[str, Tensor]:
     """A micro-batch as the tool loop makes it: stretches of tool output between stretches of model tokens."""
     generator = torch.Generator().manual_seed(0)
     old = -3 * torch.rand(responses, length, generator=generator)
-    segment = torch.arange(length) // 500 % 4
+    segment = torch.arange(length) // (length // 16) % 4
     return {
         "old_log_prob": old,
         "log_prob": (old + 0.01 * torch.randn(old.shape, generator=generator)).requires_grad_(),
@@ -29,60 +37,92 @@ def synthetic_batch(responses: int, length: int) -> dict[str, Tensor]:
 
 
 def measure(rounds: int) -> list[Row]:
-    """Loss forward and backward of every method, and of CTPO with statistics, against verl's vanilla."""
-    from verl.trainer.ppo.core_algos import get_policy_loss_fn
-    from verl.workers.config import FSDPActorConfig, PolicyLossConfig
+    """The share of an update first, then every method against verl's `vanilla`."""
+    return [_share_of_an_update(rounds), *_against_vanilla(rounds)]
+
+
+def _share_of_an_update(rounds: int) -> Row:
+    """Forward and backward pass, clipping and optimizer step as the actor makes them, without verl's own overhead."""
+    from torch.nn.functional import cross_entropy
+    from transformers import AutoModelForCausalLM
+
+    from experiments.tiny.build import tiny_model
+    from experiments.tiny.spec import TinyModelSpec
+
+    responses, length = TINY["responses"], TINY["response"]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(TinyModelSpec(), progress=False), dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    batch = synthetic_batch(responses, length)
+    loss = _loss(_config("ctpo", responses, with_statistics=True), batch)
+    ids = torch.randint(3, model.config.vocab_size, (responses, TINY["prompt"] + length))
+
+    def update() -> None:
+        logits = model(input_ids=ids).logits[:, -length - 1 : -1]
+        cross_entropy(logits.transpose(1, 2), ids[:, -length:]).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss()
+
+    times = interleaved({"update": update, "loss": loss}, max(3, rounds // 3))
+    share = statistics.median(part / whole for part, whole in zip(times["loss"], times["update"], strict=True))
+    return Row("tiny: ctpo's loss and position statistics, of an actor update", 100 * share, "%", MOST_OF_AN_UPDATE)
+
+
+def _against_vanilla(rounds: int) -> list[Row]:
+    from verl.workers.config import FSDPActorConfig
+
+    from ctpo.methods import METHODS, CalibratedWindow
+
+    responses = 8
+    batch = synthetic_batch(responses, LENGTH)
+    plain = FSDPActorConfig(rollout_n=responses, ppo_micro_batch_size_per_gpu=responses)
+    contenders: dict[str, Callable[[], object]] = {"vanilla": _loss(plain, batch, "vanilla")}
+    for name, method in METHODS.items():
+        config = _config(name, responses)
+        if isinstance(method.window, CalibratedWindow):
+            config.calibrate(torch.linspace(0.01, 1.0, LENGTH))
+        contenders[name] = _loss(config, batch)
+    contenders["ctpo + position statistics"] = _loss(_config("ctpo", responses, with_statistics=True), batch)
+    return ratio_rows(interleaved(contenders, rounds), "vanilla", f"{responses} x {LENGTH}", {})
+
+
+def _config(name: str, responses: int, with_statistics: bool = False) -> MethodActorConfig:
+    from verl.workers.config import PolicyLossConfig
 
     from ctpo.actor_config import MethodActorConfig
     from ctpo.methods import METHODS
-    from ctpo.methods.windows import CalibratedWindow
-    from ctpo.policy_loss import register_policy_losses
     from ctpo.positions import PositionRecorder, PositionStats
 
-    register_policy_losses()
-    rows: list[Row] = []
-    for responses, length in SHAPES:
-        batch = synthetic_batch(responses, length)
-        sizes = {"rollout_n": responses, "ppo_micro_batch_size_per_gpu": responses}
-
-        def config_of(name: str, sizes: dict[str, int] = sizes) -> MethodActorConfig:
-            return MethodActorConfig(
-                **sizes,
-                method={"name": name},
-                policy_loss=PolicyLossConfig(loss_mode=f"ctpo/{name}"),
-                loss_agg_mode=METHODS[name].aggregation,
-                loss_scale_factor=LENGTH,
-            )
-
-        observed = config_of("ctpo")
-        recorder = PositionRecorder(PositionStats.zeros(length))
-        recorder.folds = torch.arange(responses) % 32
+    config = MethodActorConfig(
+        rollout_n=responses,
+        ppo_micro_batch_size_per_gpu=responses,
+        method={"name": name},
+        policy_loss=PolicyLossConfig(loss_mode=f"ctpo/{name}"),
+        loss_agg_mode=METHODS[name].aggregation,
+        loss_scale_factor=LENGTH,
+    )
+    if with_statistics:
+        config.observer = PositionRecorder(PositionStats.zeros(LENGTH))
+        config.observer.folds = torch.arange(responses) % 32
         for _ in range(2):  # past the first update of a step, which is recorded in less detail
-            recorder.begin_update()
-        observed.observer = recorder
+            config.observer.begin_update()
+    return config
 
-        def contender(
-            loss: str, mode: str, config: FSDPActorConfig, batch: dict[str, Tensor] = batch
-        ) -> Callable[[], None]:
-            function = get_policy_loss_fn(loss)
 
-            def call() -> None:
-                batch["log_prob"].grad = None
-                value, _ = function(**batch, loss_agg_mode=mode, config=config)
-                value.backward()
+def _loss(config: FSDPActorConfig, batch: dict[str, Tensor], name: str | None = None) -> Callable[[], None]:
+    """Forward and backward pass of a loss (default: the configured one)."""
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn
 
-            return call
+    from ctpo.policy_loss import register_policy_losses
 
-        plain = FSDPActorConfig(**sizes)
-        contenders: dict[str, Callable[[], object]] = {"vanilla": contender("vanilla", "seq-mean-token-mean", plain)}
-        for name, method in METHODS.items():
-            config = config_of(name)
-            if isinstance(method.window, CalibratedWindow):
-                config.calibrate(torch.linspace(0.01, 1.0, length))
-            contenders[name] = contender(f"ctpo/{name}", method.aggregation, config)
-        with_stats = "ctpo + position statistics"
-        contenders[with_stats] = contender("ctpo/ctpo", METHODS["ctpo"].aggregation, observed)
-        times = interleaved(contenders, rounds)
-        bounded = [with_stats, *(METHODS if (responses, length) == SHAPES[-1] else [])]
-        rows += ratio_rows(times, "vanilla", f"{responses} x {length}", dict.fromkeys(bounded, AT_MOST))
-    return rows
+    register_policy_losses()
+    function = get_policy_loss_fn(name or config.policy_loss.loss_mode)
+    mode = "seq-mean-token-mean" if name else config.loss_agg_mode
+
+    def call() -> None:
+        batch["log_prob"].grad = None
+        value, _ = function(**batch, loss_agg_mode=mode, config=config)
+        value.backward()
+
+    return call

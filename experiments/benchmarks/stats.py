@@ -17,7 +17,7 @@ PAPER_RESPONSES = 4096
 def measure(rounds: int) -> list[Row]:
     """Position statistics of one training step at paper scale (4,096 responses of 8,000 tokens), fetch
     included."""
-    from ctpo.methods.log_ratios import cumulative_log_ratio, token_log_ratio
+    from ctpo.methods import cumulative_log_ratio, token_log_ratio
     from ctpo.positions import PositionStats
     from ctpo.records import RunDirectory
 
@@ -51,7 +51,6 @@ def measure(rounds: int) -> list[Row]:
             f"{PAPER_RESPONSES} x {LENGTH}  position statistics of a step",
             statistics.median(seconds),
             "s",
-            2.0,
         ),
         Row(f"{PAPER_RESPONSES} x {LENGTH}  the same, stored", stored / 1e6, "MB", 1.0),
     ]
