@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.utils.config import omega_conf_to_dataclass
@@ -327,3 +328,35 @@ def test_observer_sees_what_the_method_clipped_on_the_ratio_it_clips(name: str) 
     # The first update of the step is apart, so both are seen once.
     assert (sums.updates.count[0] == sums.updates.count[1]).all()
     assert (sums.first.count == sums.positions.count).all()
+
+
+class _DeviceReads(TorchFunctionMode):
+    """Counts the calls by which a program reads a tensor's values, and so waits for the device."""
+
+    NAMES = frozenset(
+        {"item", "tolist", "cpu", "numpy", "nonzero", "unique", "masked_select"}
+        | {f"__{name}__" for name in ("bool", "int", "float", "index", "contains", "array")}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.NAMES:
+            self.calls.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_micro_batch_waits_for_the_device_once(name: str) -> None:
+    config = actor_config(name)
+    config.observer = PositionRecorder(PositionStats.zeros(40))
+    batch = random_batch(10)
+    config.observer.folds = torch.arange(len(batch.mask))
+    for _ in range(2):
+        config.observer.begin_update()
+    config.global_batch_info.update(dp_size=1, batch_num_tokens=100, global_batch_size=6, loss_scale_factor=50)
+    with _DeviceReads() as reads:
+        run_loss(f"ctpo/{name}", batch, METHODS[name].aggregation, config)
+    assert reads.calls == ["tolist"]
