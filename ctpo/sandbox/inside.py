@@ -18,7 +18,8 @@ import builtins
 import io
 import posix
 import sys
-from types import CodeType, TracebackType
+from _weakref import ref
+from types import CodeType, ModuleType, TracebackType
 
 CHANNEL = 3
 RECORD = b"\0error\0%d%s\0"  # 1 where memory could not be had, else 0; the exception's own type and message
@@ -26,6 +27,7 @@ _SIGNAL_WORDS = (b"kill", b"signal", b"abort", b"alarm", b"itimer", b"ctypes")
 _MOST_MESSAGE_CHARS = 4000
 _CPUS = 4  # what `os.cpu_count` says: pools of this size fit into the limit on processes, whatever the host has
 _PyCF_ONLY_AST = 0x400
+_process = 0  # that runs the program
 _NAME = "<code>"
 
 
@@ -81,12 +83,15 @@ def limit(order: Order) -> None:
 class _Unbuffered(io.FileIO):
     """A standard output or error: what is written has left the process, however the process ends."""
 
+    raw = property(lambda self: self)  # in plain Python there is a buffer around it
+
     def seekable(self) -> bool:
         return False  # also while a pipe has yet to take the place of the warm parent's /dev/null
 
     def write(self, data: object) -> int:
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        written = 0
+        if not isinstance(data, bytes):
+            return super().write(data) or 0  # type: ignore[arg-type]
+        view, written = memoryview(data), 0
         while written < len(view):
             count = write_holding_the_lock(self.fileno(), view[written:])
             written += super().write(view[written:]) or 0 if count < 0 else count
@@ -184,17 +189,31 @@ def _memory_ran_out(error: BaseException, frames: TracebackType | None) -> bool:
     return frames.tb_frame.f_code.co_code[frames.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
 
 
+def _leave_out_our_own(frames: TracebackType | None) -> None:
+    """Cut a traceback where it enters the `write` of a standard stream, which is C code in plain Python."""
+    while frames and frames.tb_next:
+        if frames.tb_next.tb_frame.f_code is _Unbuffered.write.__code__:
+            frames.tb_next = None
+        frames = frames.tb_next
+
+
+def _record(message: str, ran_out: bool) -> None:
+    if posix.getpid() == _process:  # not a child that the program forked
+        posix.write(2, RECORD % (ran_out, message.encode("utf-8", "replace").replace(b"\0", b"?")))
+
+
 def _show(error: BaseException, frames: TracebackType | None) -> None:
     """Report an uncaught exception to the worker, then show it as Python does."""
     import traceback
 
+    _leave_out_our_own(frames)
     error = error.with_traceback(frames)
     ran_out, said, extra = _memory_ran_out(error, frames), _own_words(error), _suggestion(error)
     message = said.replace(str(error), str(error) + extra, 1) if extra else said
     if len(message) > _MOST_MESSAGE_CHARS:
         half = _MOST_MESSAGE_CHARS // 2
         message = f"{message[:half]} ... {message[-half:]}"
-    posix.write(2, RECORD % (ran_out, message.encode("utf-8", "replace").replace(b"\0", b"?")))
+    _record(message, ran_out)
     if sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(error), error, frames)
         return
@@ -205,35 +224,45 @@ def _show(error: BaseException, frames: TracebackType | None) -> None:
     print(text.replace(str(error), str(error) + extra) if extra else text, end="", file=sys.stderr)
 
 
-def _finish() -> None:
-    """What interpreter shutdown does for a program: join threads, call exit hooks, flush, delete what is left."""
+def _finish(left: "ref[ModuleType]") -> bool:
+    """What interpreter shutdown does for a program: join threads, call exit hooks, flush, delete what is left.
+
+    `left`: refers weakly to the program's module. False if a stream could not be flushed.
+    """
     import atexit
     import gc
-    from _weakref import ref
 
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
-    main = ref(sys.modules.pop("__main__"))
+    flushed = [_flushed(getattr(sys, name, None)) for name in ("stdout", "stderr")]
+    sys.modules.pop("__main__", None)
     gc.collect()
-    if (left := main()) is not None:
-        names = vars(left)
-        for name in sorted(names, key=lambda name: not name.startswith("_")):
-            if name != "__builtins__":
-                names[name] = None
-    gc.collect()
+    main = left()
+    for name in sorted(vars(main), key=lambda name: not name.startswith("_")) if main else ():
+        if name != "__builtins__":
+            setattr(main, name, None)
+    return all(flushed)
+
+
+def _flushed(stream: object) -> bool:
+    """Flush a standard stream, which the program may have replaced by anything or closed."""
+    try:
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()  # type: ignore[attr-defined]
+        return True
+    except BaseException as error:
+        posix.write(2, f"Exception ignored in: {stream!r}\n{_own_words(error)}\n".encode("utf-8", "replace"))
+        return False
 
 
 def _execute(source: str, echo: bool) -> int:
     """Run the program; its exit status."""
     names = vars(sys.modules["__main__"])
-    frames = None
+    compiled = False
     try:
         parts = _compiled(source, echo)
-        frames = True
+        compiled = True
         for part in parts:
             exec(part, names)
     except SystemExit as leaving:
@@ -244,10 +273,10 @@ def _execute(source: str, echo: bool) -> int:
         print(leaving.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        if isinstance(error, SyntaxError) and not frames and error.text is None and error.lineno:
+        if isinstance(error, SyntaxError) and not compiled and error.text is None and error.lineno:
             error.text = source.split("\n")[error.lineno - 1]  # unknown to a compiler that was given a tree
         # Without the frame of this function: only the program's own are shown.
-        _shown_safely(error, error.__traceback__.tb_next if frames and error.__traceback__ else None)
+        _shown_safely(error, error.__traceback__.tb_next if compiled and error.__traceback__ else None)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
@@ -256,8 +285,9 @@ def _shown_safely(error: BaseException, frames: TracebackType | None) -> None:
     try:
         _show(error, frames)
     except BaseException:
-        name = type(error).__name__.encode("utf-8", "replace")
-        posix.write(2, RECORD % (isinstance(error, MemoryError), name) + name + b"\n")
+        name = type(error).__name__
+        _record(name, isinstance(error, MemoryError))
+        posix.write(2, name.encode("utf-8", "replace") + b"\n")
 
 
 def _step_aside() -> None:
@@ -279,6 +309,7 @@ def _step_aside() -> None:
 def run(order: Order) -> None:
     """Run the code and end the process."""
     main = sys.modules["__main__"] = type(sys)("__main__")
+    left = ref(main)
     main.__dict__.update(__builtins__=builtins, __annotations__={}, __file__=_NAME)
     sys.argv = ["-c"]
     sys.path.insert(0, "")
@@ -286,17 +317,21 @@ def run(order: Order) -> None:
     if order.apart:
         _step_aside()
     posix.close(CHANNEL)
-    source = order.code.decode("utf-8", "replace")
+    global _process
+    _process = posix.getpid()
+    source = order.code.decode("utf-8-sig", "replace")
     import linecache
 
     linecache.cache[_NAME] = (len(source), None, [f"{line}\n" for line in source.split("\n")], _NAME)
     del main
-    status = _execute(source, order.echo)
+    status = 0
     try:
-        _finish()
+        status = _execute(source, order.echo)
+        flushed = _finish(left)
+        status = status or (0 if flushed else 120)
     except BaseException as error:
         _shown_safely(error, error.__traceback__)
-        status = status or 120
+        status = status or 1
     posix._exit(status)
 
 

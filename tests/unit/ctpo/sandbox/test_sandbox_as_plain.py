@@ -18,7 +18,7 @@ _LIMITS = Limits(wall_s=120.0, cpu_s=60.0)
 _BLOCKS = Path(__file__).with_name("ordinary_programs.txt").read_text().split("=== ")[1:]
 PROGRAMS = {name: code for name, _, code in (block.partition("\n") for block in _BLOCKS)}
 # The interpreter's own display reads source lines from a file, which the sandbox's program is not.
-_WITHOUT_SOURCE_LINES = ("exception in a thread", "atexit with an error")
+_WITHOUT_SOURCE_LINES = ("exception in a thread", "atexit with an error", "thread error and exit status")
 
 
 class End(NamedTuple):

@@ -24,6 +24,14 @@ from ctpo.sandbox.results import cut_middle
         ("x = [\n 1,\n 2,\n]\nx", "[1, 2]\n"),
         ("'text'", "'text'\n"),
         ("1 + 2;", ""),
+        ("1 + 2;  # quiet", ""),
+        ("1 + 2  # not quiet;", "3\n"),
+        ("'a;'", "'a;'\n"),
+        ("(1 +\n 2) ;\n\n# end;", ""),
+        ("x = 5; x", "5\n"),
+        ("'π'; 'π' ;", ""),
+        ("1 + 2\r\n", "3\n"),
+        ("\ufeff1 + 2", "3\n"),
         ("for i in range(2):\n    i", ""),
         ("", ""),
         ("# only a comment", ""),
@@ -88,6 +96,77 @@ def test_every_end_of_a_program_is_a_result(run, code: str, reason: str, stderr:
     assert stderr in result.stderr
     if stderr == "":
         assert result.stderr == ""
+
+
+@pytest.mark.parametrize("written", ["print('π so far')", "print('π so far', end='')", "sys.stdout.write('π so far')"])
+@pytest.mark.parametrize(
+    ("end", "reason", "status"),
+    [
+        ("while True: pass", "timeout", None),
+        ("time.sleep(60)", "timeout", None),
+        ("x = []\nwhile True: x.append(bytes(b'x' * (16 << 20)))", "memory", None),
+        ("while True: os.write(2, b'x' * 4096)", "output", None),
+        ("os._exit(0)", "ok", 0),
+        ("os._exit(137)", "error", 137),
+        ("sys.exit(137)", "error", 137),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed", -9),
+        ("signal.raise_signal(signal.SIGTERM)", "killed", -15),
+        ("os.abort()", "killed", -6),
+        ("ctypes.string_at(0)", "killed", -11),
+        ("1 / 0", "error", 1),
+    ],
+)
+def test_what_was_printed_is_kept_and_the_end_is_called_what_it_is(
+    run, written: str, end: str, reason: str, status: int | None
+) -> None:
+    limits = Limits(wall_s=1.0 if reason == "timeout" else 30.0, memory_mb=128)
+    result = run(f"import ctypes, os, signal, sys, time\n{written}\n{end}", limits)
+    assert (result.stdout.strip(), result.reason) == ("π so far", reason)
+    assert status in (None, result.status)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise ValueError('two\\nlines')", "ValueError: two\nlines"),
+        ("e = KeyError('k')\ne.add_note('a note')\nraise e", "KeyError: 'k'\na note"),
+        (
+            "raise ExceptionGroup('g', [OSError(2, 'x'), TypeError('t')])",
+            "ExceptionGroup: g (2 sub-exceptions)\n  FileNotFoundError: [Errno 2] x\n  TypeError: t",
+        ),
+        ("try: 1 / 0\nexcept ZeroDivisionError as e: raise ValueError('outer') from e", "ValueError: outer"),
+        (
+            "import atexit, sys\natexit.register(print, 'late', file=sys.stderr)\n[][1]",
+            "IndexError: list index out of range",
+        ),
+        ("class E(Exception):\n def __str__(self): raise TypeError\nraise E", "E: <exception str() failed>"),
+        ("import sys\nsys.excepthook = lambda *a: print('hooked')\n1 / 0", "ZeroDivisionError: division by zero"),
+        ("prnt(1)", "NameError: name 'prnt' is not defined. Did you mean: 'print'?"),
+        ("x = 1\nx +", 'File "<code>", line 2\n    x +\n       ^\nSyntaxError: invalid syntax'),
+        ("raise MemoryError('mine')", "MemoryError: mine"),
+        ("import os\nif os.fork() == 0: raise ValueError('child')\nos.wait(); {}['x']", "KeyError: 'x'"),
+        ("raise ValueError('x' * 9000)", "ValueError: " + "x" * 1988 + " ... " + "x" * 2000),
+        ("import sys\nsys.exit('gave up')", ""),
+        ("import sys\nprint('not an error: 5', file=sys.stderr)\nsys.exit(4)", ""),
+    ],
+)
+def test_the_error_is_the_uncaught_exceptions_own_type_and_message(run, code: str, error: str) -> None:
+    result = run(code, Limits(wall_s=30.0))
+    assert (result.error, result.reason) == (error, "error")
+    assert "\0" not in result.stderr
+
+
+def test_every_call_draws_its_own_random_numbers(run) -> None:
+    drawing = (
+        "import random, numpy, sympy.core.random as s\n"
+        "(random.random(), numpy.random.rand(), s.rng.random(), s._assumptions_rng.random())"
+    )
+    first, second = (eval(run(drawing).stdout) for _ in range(2))
+    assert not set(first) & set(second)
+
+
+def test_characters_torn_by_the_end_of_a_program_are_marked(run) -> None:
+    assert run("import os\nos.write(1, 'aé'.encode()[:2]); os._exit(0)").stdout == "a\ufffd"
 
 
 def test_code_longer_than_a_mebibyte_is_an_error_and_not_a_crash(run) -> None:
