@@ -35,7 +35,7 @@ _EVALUATION_FIELDS = (
     "evaluation.shard",
 )
 #: How the run of an evaluated checkpoint had evaluated itself.
-_IN_TRAINING = "evaluation.in_training"
+_IN_TRAINING = "in_training"
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def sampling_sentences(samplings: Mapping[str, Sampling], runs: Sequence[RunReco
     if varied:
         named = "; ".join(f"{method}: {own.only(varied)}" for method, own in samplings.items())
         sentences.append(f"The limits differ: {named}.")
-    trained = {run.method: Sampling(run.config.get("evaluation", {}).get("in_training") or {}) for run in runs}
+    trained = {run.method: Sampling(run.config.get("in_training") or {}) for run in runs}
     apart = {own.apart_from(samplings[m]) for m, own in trained.items() if own.values and m in samplings}
     if apart - {""}:
         sentences.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +10,8 @@ from scipy import stats
 from analysis.statistics.intervals import LEVEL, FloatArray, Interval
 
 RESAMPLES = 10_000
+#: Up to 14 problems have no more sign patterns than this: all are tried, and the p-value is exact.
 PERMUTATIONS = 20_000
-#: Up to this many problems every sign pattern is tried, and the p-value is exact.
-EXACT_PROBLEMS = 14
 #: Fixed, so that equal records give equal intervals.
 SEED = 20260507
 _BLOCK = 500
@@ -101,9 +99,8 @@ def none_or_all(estimate: float, problems: int) -> Interval:
 
     Scores without any spread would give an interval of no width, and 0 of 30 problems does not show that it is 0.
     """
-    reach = 1 - ((1 - LEVEL) / 2) ** (1 / problems)
-    low, high = (0.0, reach) if estimate == 0 else (1 - reach, 1.0)
-    return Interval(np.float64(estimate), np.float64(low), np.float64(high))  # type: ignore[arg-type]
+    bounds = stats.binomtest(problems if estimate else 0, problems).proportion_ci(LEVEL)
+    return Interval(np.float64(estimate), np.float64(bounds.low), np.float64(bounds.high))  # type: ignore[arg-type]
 
 
 def _interaction(scores: FloatArray) -> float:
@@ -141,19 +138,18 @@ def sign_flip_p_value(differences: FloatArray) -> float:
 
     Under the null hypothesis the two methods are exchangeable, so every sign is as likely as its opposite.
     """
-    differences = np.asarray(differences, dtype=np.float64)
-    count = len(differences)
-    observed = abs(differences.sum()) * (1 - 1e-12)  # equal sums that differ in the last bit are equal
-    if count <= EXACT_PROBLEMS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=count)))
-        return float(np.mean(np.abs(signs @ differences) >= observed))
-    generator = np.random.default_rng(SEED)
-    extreme = 0
-    for start in range(0, PERMUTATIONS, _BLOCK):
-        size = min(_BLOCK, PERMUTATIONS - start)
-        signs = generator.integers(0, 2, size=(size, count)) * 2.0 - 1.0
-        extreme += int(np.sum(np.abs(signs @ differences) >= observed))
-    return (extreme + 1) / (PERMUTATIONS + 1)
+    if len(differences) < 2:
+        return 1.0
+    found = stats.permutation_test(
+        (differences,),
+        lambda signed, axis: signed.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=_BLOCK,
+        rng=np.random.default_rng(SEED),
+    )
+    return float(found.pvalue)
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -152,10 +152,9 @@ def _open(config: DictConfig) -> Evaluation:
         config.run.model, config.run.method, config.run.seed = checkpoint.model, checkpoint.method, checkpoint.seed
         config.trainer.total_training_steps = 0  # what this directory's records are complete with
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    if checkpoint.in_training:
-        resolved["evaluation"]["in_training"] = dict(checkpoint.in_training.values)
     directory = Path(config.run.dir)
-    open_evaluation(directory, resolved, seeds={"evaluation": config.evaluation.seed})
+    in_training = dict(checkpoint.in_training.values) if checkpoint.in_training else None
+    open_evaluation(directory, {**resolved, "in_training": in_training}, seeds={"evaluation": config.evaluation.seed})
     parts = {benchmark.name: SampleParts(directory, benchmark.name, checkpoint.step) for benchmark in benchmarks}
     for benchmark in benchmarks:
         parts[benchmark.name].claim(checks.identity(config, checkpoint.fingerprint, benchmark))

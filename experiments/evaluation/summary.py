@@ -38,8 +38,8 @@ def accuracy(benchmark: str, scores: Mapping[str, Sequence[float]]) -> Accuracy:
     if number < 2:
         return Accuracy(benchmark, number, value, math.nan, math.nan)
     if value in (0.0, 1.0):
-        reach = 1 - ((1 - LEVEL) / 2) ** (1 / number)
-        return Accuracy(benchmark, number, value, *((0.0, reach) if value == 0 else (1 - reach, 1.0)))
+        bounds = stats.binomtest(number if value else 0, number).proportion_ci(LEVEL)
+        return Accuracy(benchmark, number, value, float(bounds.low), float(bounds.high))
     if max(means) == min(means):
         return Accuracy(benchmark, number, value, math.nan, math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * statistics.stdev(means) / math.sqrt(number)

@@ -121,7 +121,7 @@ def test_broken_settings_are_one_named_problem(tmp_path: Path, broken: Any) -> N
 
 def test_where_the_runs_own_evaluation_differs_is_said(tmp_path: Path) -> None:
     trained = Sampling.of_config(config(k=2, temperature=1.0)).values
-    run = write_run(tmp_path, k=4, stats_at=(), config={**config(), "evaluation": {"in_training": dict(trained)}})
+    run = write_run(tmp_path, k=4, stats_at=(), config={**config(), "in_training": dict(trained)})
     caption = table2.make(Sweep.load(tmp_path, "demo"), "tiny").caption
     assert "In training these runs evaluated at temperature 1, k = 2: accuracies from there are not comp" in caption
     assert run.path.is_dir()
