@@ -132,10 +132,10 @@ def provenance(runs: Sequence[RunRecord], command: str) -> str:
         "- Runs:",
     ]
     for run in runs:
-        commit = run.commit or "not in a git checkout"
-        changed = " with uncommitted changes" if commit.endswith("+") else ""
+        commit = f"commit {run.commit.rstrip('+')[:12]}" if run.commit else "not from a git checkout"
+        changed = " with uncommitted changes" if (run.commit or "").endswith("+") else ""
         unfinished = "" if run.state == "finished" else f", **{run.state}**"
-        lines.append(f"  - `{run.name}`, commit {commit.rstrip('+')[:12]}{changed}{unfinished}")
+        lines.append(f"  - `{run.name}`, {commit}{changed}{unfinished}")
     return "\n".join(lines) + "\n"
 
 

@@ -165,7 +165,10 @@ class Sweep:
         self, model: str, method: str, runs: Sequence[RunRecord], steps: Sequence[int]
     ) -> list[tuple[int, PositionSums]]:
         loaded = [(step, self.pooled_position_sums(runs, step)) for step in steps]
-        found = [(step, sums) for step, sums in loaded if sums is not None and (sums.bins.count > 1).any()]
+        readable = [(step, sums) for step, sums in loaded if sums is not None]
+        if not readable:
+            raise NothingToShow(f"no position statistics of {model}/{method} can be read (see the problems listed)")
+        found = [(step, sums) for step, sums in readable if (sums.bins.count > 1).any()]
         if not found:
             raise NothingToShow(
                 f"the position statistics of {model}/{method} hold no update but the first of a step, "

@@ -255,6 +255,14 @@ def test_torn_position_stats_are_named_and_the_other_steps_are_drawn(tmp_path: P
     assert "position_stats/step_10.npz: not a position-stats archive" in problems_of(sweep)
 
 
+def test_statistics_of_which_none_can_be_read_are_not_taken_for_empty_ones(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    for path in (run.path / "position_stats").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(NothingToShow, match="no position statistics of tiny/ctpo can be read"):
+        figure1.make(load(tmp_path), "tiny", "ctpo")
+
+
 def test_a_first_update_with_ratios_other_than_one_is_a_problem(tmp_path: Path) -> None:
     shifted = walk_stats(np.random.default_rng(0), moved_first=True)
     write_run(tmp_path, stats_at=(15,), stats={15: shifted})
