@@ -115,7 +115,9 @@ def test_a_killed_evaluation_ends_with_the_rows_of_an_undisturbed_one(new_evalua
     assert len(wanted) == PROBLEMS * K
     last = undisturbed.output.read_text().splitlines()[-1]
     assert last.startswith(f"arithmetic avg@{K} {100 * wanted['score'].mean():.1f} % [")
-    assert last.endswith(f"of {PROBLEMS} problems -> {undisturbed.directory}")
+    drawn = f"drawn at temperature 0.7, top_p 1, k = {K}, at most 5 turns, 256 tokens"
+    assert f"of {PROBLEMS} problems; {drawn}" in last
+    assert last.endswith(f" -> {undisturbed.directory}")
     assert wanted["tool_calls"].mean() > 0.3, "the model uses the tool"
     assert wanted.groupby("problem_id")["answer"].nunique().max() > 1, "samples of a problem differ"
 
