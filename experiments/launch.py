@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.platforms import environment
-from ctpo.records import RecordError, RunDirectory, clear_stop
+from ctpo.records import RecordError, RunDirectory, clear_stop, config_hash
 from ctpo.records.identity import flatten
 from ctpo.records.progress import read_progress, set_phase
 from ctpo.stopping import Stopped
@@ -22,7 +23,10 @@ from ctpo.tir.tools import tool_server
 from experiments import preflight, prepare
 from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.progress import ProgressLine, captured_output
+from experiments.surroundings import of_a_run, ray_settings
 
+#: What `prepare` fills in where a run starts; until then they have no value.
+FILLED_IN = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
 #: The last line of a traceback, after the process' name that Ray puts before it.
 FIRST_ERROR = re.compile(r"^(?:\S*\([^)]*\)\S*\s+)?(?P<message>(?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
@@ -111,8 +115,13 @@ def _prepare(config: DictConfig) -> None:
 
 
 def _train(config: DictConfig, records: RunDirectory) -> None:
-    os.environ.update(environment.for_device(config.trainer.device))
-    os.environ.update(run_environment(config))
+    with of_a_run(config.trainer.device, run_environment(config)) as folder:
+        _train_recorded(config, records, folder)
+    records.finish("finished")
+    print(f"finished: {config.run.dir}")
+
+
+def _train_recorded(config: DictConfig, records: RunDirectory, folder: str) -> None:
     clear_stop(records.path)
     set_phase(Path(config.run.dir), "starting Ray, verl and vLLM")
     log = Path(config.run.dir) / "run.log"
@@ -121,7 +130,7 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
         try:
             # Resolved here: Ray's processes know nothing of this project's OmegaConf resolvers.
             with tool_server(TirConfig.from_node(resolved(config).get("tir"))):
-                _run_verl(OmegaConf.create(resolved(config)))
+                _run_verl(OmegaConf.create(resolved(config)), folder)
         except Stopped as stop:
             message = _last_line(stop).rpartition("Stopped: ")[2]  # before it Ray puts the trainer's traceback
             records.finish("interrupted", error=message)
@@ -139,8 +148,6 @@ def _train(config: DictConfig, records: RunDirectory) -> None:
             if interrupted:
                 raise
             raise RunFailed(f"{reason}\nthe whole log: {log}") from None
-    records.finish("finished")
-    print(f"finished: {config.run.dir}")
 
 
 def run_environment(config: DictConfig) -> dict[str, str]:
@@ -148,11 +155,10 @@ def run_environment(config: DictConfig) -> dict[str, str]:
 
     wandb mirrors the records: offline without a key, one wandb run for a run however often it restarts.
     """
-    identity = config.trainer.experiment_name
     variables = {
         environment.RUN_ENV: config.run.dir,
         "WANDB_DIR": config.run.dir,
-        "WANDB_RUN_ID": identity,
+        "WANDB_RUN_ID": wandb_id(config),
         "WANDB_RESUME": "allow",
     }
     if not os.environ.get("WANDB_API_KEY"):
@@ -160,7 +166,15 @@ def run_environment(config: DictConfig) -> dict[str, str]:
     return variables
 
 
-def _run_verl(config: DictConfig) -> None:
+def wandb_id(config: DictConfig) -> str:
+    """The name of a run at wandb, which takes letters, digits, - and _: equal for every start of a run, and of no other
+    run, because it ends in a hash of directory and configuration."""
+    unique = f"{os.path.abspath(config.run.dir)} {config_hash(requested(config))}"
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", config.trainer.experiment_name)[:80]
+    return f"{readable}-{hashlib.sha256(unique.encode(errors='surrogateescape')).hexdigest()[:8]}"
+
+
+def _run_verl(config: DictConfig, folder: str) -> None:
     import ray
     from verl.trainer import main_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -168,6 +182,7 @@ def _run_verl(config: DictConfig) -> None:
 
     from ctpo.runner import Runner
 
+    config.ray_kwargs.ray_init = ray_settings(config.ray_kwargs.ray_init, folder)
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
         main_ppo.run_ppo(config, task_runner_class=ray.remote(num_cpus=1)(Runner))
@@ -194,3 +209,16 @@ def _last_line(error: BaseException) -> str:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """`config` as plain containers with every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def requested(config: DictConfig) -> dict[str, Any]:
+    """`config` resolved as it was before it was prepared: what is filled in later stands as its own name."""
+    return filled_in(config, {field: f"<{field}>" for field in FILLED_IN})
+
+
+def filled_in(config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `config` with other values of some fields, resolved."""
+    config = config.copy()
+    for field, value in values.items():
+        OmegaConf.update(config, field, value)
+    return resolved(config)

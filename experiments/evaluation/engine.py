@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
+def rollout(config: dict[str, Any], folder: str) -> Iterator[EvaluationManager]:
     """Servers that have `actor_rollout_ref.model.path` loaded, and workers that draw samples from them.
 
-    Ray is started for it and shut down behind it. `config` is the resolved configuration; the environment of
-    `ctpo.platforms.environment` must be set before.
+    Ray is started for it and shut down behind it. `config` is the resolved configuration; `folder` is of the
+    surroundings (`experiments.surroundings.of_a_run`) within which this is called.
     """
     import ray
     from verl.experimental.reward_loop import RewardLoopManager
@@ -25,10 +25,12 @@ def rollout(config: dict[str, Any]) -> Iterator[EvaluationManager]:
 
     from ctpo import plugin
     from experiments.evaluation.worker import EvaluationManager, EvaluationServers, TimedClient
+    from experiments.surroundings import ray_settings
 
     plugin.register_rollout()
     node = OmegaConf.create(config)
-    ray.init(**{**config["ray_kwargs"]["ray_init"], "runtime_env": get_ppo_ray_runtime_env(node)})
+    given = {"runtime_env": get_ppo_ray_runtime_env(node), **config["ray_kwargs"]["ray_init"]}
+    ray.init(**ray_settings(given, folder))
     try:
         rewards = RewardLoopManager(node)
         servers = EvaluationServers.create_empty(node)

@@ -34,6 +34,7 @@ from experiments.evaluation.problems import (
 from experiments.evaluation.progress import SampleBar
 from experiments.evaluation.summary import accuracy, in_words
 from experiments.progress import captured_output
+from experiments.surroundings import of_a_run
 
 if TYPE_CHECKING:
     from experiments.evaluation.worker import Outcome
@@ -193,8 +194,8 @@ def _sample(
     evaluation: Evaluation, wanted: list[SampleKey], rows: dict[tuple[str, str], dict[str, Any]], own: int, part: str
 ) -> Timing:
     config, log = evaluation.config, log_file(evaluation.directory, part)
-    os.environ[environment.RUN_ENV] = str(evaluation.directory)
-    with captured_output(log) as terminal:
+    variables = {environment.RUN_ENV: str(evaluation.directory)}
+    with of_a_run(config["trainer"]["device"], variables) as folder, captured_output(log) as terminal:
         name = f"{evaluation.checkpoint.model} {evaluation.checkpoint.method} step {evaluation.checkpoint.step}"
         bar = SampleBar(name, own - len(wanted), own, terminal)
         bar.phase("starting Ray, verl and vLLM")
@@ -202,7 +203,7 @@ def _sample(
         try:
             from experiments.evaluation.worker import Request
 
-            with tool_server(TirConfig.from_node(config["tir"])), rollout(config) as manager:
+            with tool_server(TirConfig.from_node(config["tir"])), rollout(config, folder) as manager:
                 requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
                 manager.warm_up(requests[0].row)
                 bar.phase("sampling")

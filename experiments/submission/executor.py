@@ -56,6 +56,7 @@ def batch_scripts(profile: Profile, folder: Path, requests: Sequence[Request]) -
     return [batch_script(profile, folder, request.name, 1) for request in requests]
 
 
+@queue.outside_of_jobs()
 def enqueue(
     profile: Profile, folder: Path, requests: Sequence[Request], queued: Callable[[Request, str], None]
 ) -> None:

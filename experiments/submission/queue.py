@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import psutil
 
@@ -14,12 +17,40 @@ _TIMEOUT_S = 60
 _NOBODY = ("Could not establish a configuration source", "Unable to contact slurm controller")
 
 
+#: What a new job must not inherit: variables of the job that this command runs in, which srun in the new job would take
+#: for requests; and sbatch's variables for what the request has a field for, as they win over the lines of a script. A
+#: person's other choices (SBATCH_RESERVATION, SLURM_CONF, ...) stay.
+_OF_OTHER_JOBS = re.compile(
+    r"SLURM_(?!(CONF|CONF_SERVER|CLUSTERS|JWT|DEBUG)$).*|SLURMD_.*|SRUN_.*|SUBMITIT_.*|PMIX?_.*"
+    r"|SBATCH_(ACCOUNT|ARRAY_INX|CONSTRAINT|ERROR|EXCLUSIVE|GPUS.*|GRES|JOB_NAME|MEM_PER_.*|NO_REQUEUE|OPEN_MODE|OUTPUT"
+    r"|PARTITION|QOS|REQUEUE|SIGNAL|TIMELIMIT|WAIT)"
+)
+
+
 class QueueError(RuntimeError):
     """The cluster cannot be asked, or refuses; the message has its own words."""
 
 
 class Unreachable(QueueError):
     """Slurm is installed here, but its controller does not answer."""
+
+
+def asked_from_outside(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment for Slurm's commands, as if no job were around; it is what the new job inherits as well."""
+    return {name: value for name, value in variables.items() if not _OF_OTHER_JOBS.fullmatch(name)}
+
+
+@contextlib.contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """Within it, this process has the environment of `asked_from_outside`, for submitit has no way to be given one."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(asked_from_outside(before))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def has_slurm() -> bool:
@@ -89,7 +120,9 @@ def check_request(script: str) -> str:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=asked_from_outside(os.environ)
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QueueError(f"{command[0]} does not answer: {error}") from None
     said = (done.stderr + done.stdout).strip()

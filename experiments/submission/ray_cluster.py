@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from ctpo.platforms import environment
 from ctpo.records.files import write_text
 from experiments.launch import run_environment
+from experiments.surroundings import folder_for_sockets
 
 MEETING_S = 300
 POLL_S = 0.5
@@ -68,7 +69,9 @@ def head(config: DictConfig, rendezvous: Rendezvous) -> Iterator[str]:
     host, port = get_node_ip_address(), _free_port()
     address = f"{host}:{port}"
     # A session folder of its own: `ray.init` of another run on this machine would otherwise join this cluster.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as session:
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir=folder_for_sockets(os.environ), ignore_cleanup_errors=True
+    ) as session:
         options = (f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false", f"--temp-dir={session}")
         node = _start_node(config, "--head", *options)
         try:
@@ -104,7 +107,7 @@ def serve(config: DictConfig, rendezvous: Rendezvous) -> None:
 def _start_node(config: DictConfig, *arguments: str) -> subprocess.Popen[bytes]:
     """`ray start --block`: it ends its own node's processes when it is ended (`ray stop` would end every job's)."""
     # What Ray starts on a node inherits the environment of that node's daemon, not of the training process.
-    variables = environment.for_device(config.trainer.device) | run_environment(config)
+    variables = environment.inherited(os.environ, config.trainer.device) | run_environment(config)
     slots = config.ray_kwargs.ray_init
     resources = [f"--num-gpus={slots.get('num_gpus') or config.trainer.n_gpus_per_node}"]
     if slots.get("num_cpus"):
@@ -114,7 +117,7 @@ def _start_node(config: DictConfig, *arguments: str) -> subprocess.Popen[bytes]:
     ray = Path(sys.executable).with_name("ray")
     return subprocess.Popen(
         [str(ray), "start", "--block", "--disable-usage-stats", *resources, *arguments],
-        env={**os.environ, **variables},
+        env=variables,
         preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
     )
 

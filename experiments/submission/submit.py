@@ -24,14 +24,11 @@ from ctpo.records import RecordError, RunDirectory, Submission, config_hash, rea
 from ctpo.records.manifest import now
 from ctpo.records.progress import set_phase
 from experiments.command import Refused, refuse
-from experiments.launch import request_problems, resolved
+from experiments.launch import FILLED_IN, filled_in, request_problems, requested
 from experiments.submission import executor, queue
 from experiments.submission.executor import Request
 from experiments.submission.job import TrainingJob
 from experiments.submission.profile import Profile, ProfileError, profile_of
-
-#: What `prepare` fills in where a run starts; until then they have no value.
-FILLED_IN = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, st
     state = records.state
     if state is not None:
         recorded = OmegaConf.create(records.manifest()["config"])
-        records.check_config(_filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
+        records.check_config(filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
     if state == "finished":
         return _with(run, "skip", "finished", submission)
     if submission is not None and submission.job_id in alive:
@@ -160,18 +157,6 @@ def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, st
 
 def _with(run: PlannedRun, action: str, why: str, submission: Submission | None) -> PlannedRun:
     return PlannedRun(run.config, run.directory, run.wanted, action, why, submission.job_id if submission else "")
-
-
-def requested(config: DictConfig) -> dict[str, Any]:
-    """`config` resolved before it is prepared: what is filled in later stands as its own name."""
-    return _filled_in(config, {field: f"<{field}>" for field in FILLED_IN})
-
-
-def _filled_in(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
-    config = config.copy()
-    for field, value in values.items():
-        OmegaConf.update(config, field, value)
-    return resolved(config)
 
 
 def _work(run: PlannedRun, profile: Profile) -> TrainingJob:

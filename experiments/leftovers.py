@@ -1,0 +1,57 @@
+"""Ends what a run leaves behind, however the run itself ended: ``python -I -S leftovers.py FOLDER``.
+
+A process of its own, for after `kill -9` the run cannot clean up: Ray's helpers would live on for minutes. It waits for
+the end of its input, which comes with the end of the process that started it. It needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+#: How long processes have to end by themselves: Ray's own, once their head is gone.
+PATIENCE_S = 10.0
+POLL_S = 0.2
+
+
+def users(folder: str) -> list[int]:
+    """Processes that have `folder` as their TMPDIR, or a file of it open. Ray's overwrite their environment by a title,
+    and write to logs there."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) in (os.getpid(), os.getppid()):
+            continue
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={folder}".encode() in (entry / "environ").read_bytes().split(b"\0") or any(
+                os.readlink(link).startswith(f"{folder}/") for link in (entry / "fd").iterdir()
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+def clean(folder: str) -> None:
+    """End the processes that use `folder`, then remove it."""
+    end = time.monotonic() + PATIENCE_S
+    while (left := users(folder)) and time.monotonic() < end + PATIENCE_S:
+        if time.monotonic() > end:
+            for process in left:
+                with contextlib.suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+        time.sleep(POLL_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    clean(sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()
