@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 #: How long processes have to end by themselves: Ray's own, once their head is gone.
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 POLL_S = 0.2
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from ctpo.platforms import environment
 from experiments import leftovers
 
-#: Bytes of a folder in which a run can have its own. A socket's path has at most 107. `/ctpo-12345678` and what Ray adds
-#: (`/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1`) take the rest.
+#: Bytes of a folder in which a run can make its own. A socket's path has at most 107; the rest is `/ctpo-12345678` and
+#: Ray's `/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1`.
 LONGEST_FOLDER = 107 - 14 - 68
 #: Open files, and processes with their threads, that a run is given where it may have as many.
 ENOUGH = 65536
@@ -27,11 +27,20 @@ FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
 
 def folder_for_sockets(variables: Mapping[str, str]) -> str | None:
     """`TMPDIR` if a run can use it, else the first fallback that it can; None if there is none."""
-    for folder in (variables.get("TMPDIR"), *FALLBACKS):
-        fits = folder and folder.startswith("/") and len(os.fsencode(folder.rstrip("/"))) <= LONGEST_FOLDER
-        if folder and fits and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
-            return folder.rstrip("/")
+    for folder in (variables.get("TMPDIR") or "", *FALLBACKS):
+        folder = folder.rstrip("/")
+        if folder.startswith("/") and len(os.fsencode(folder)) <= LONGEST_FOLDER and _takes_files(folder):
+            return folder
     return None
+
+
+def _takes_files(folder: str) -> bool:
+    """Tried, because rights do not tell: root has them all, and /proc takes nothing."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix="ctpo-", dir=folder))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -81,7 +90,7 @@ def ray_settings(given: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def _home(folder: str) -> dict[str, str]:
     """Libraries keep caches and settings below HOME; where it cannot be written to, below `folder`."""
     home = Path(os.path.expanduser("~"))
-    if home.is_dir() and os.access(home, os.W_OK | os.X_OK):
+    if _takes_files(str(home)):
         return {"HOME": str(home)}
     hub = os.environ.get("HF_HOME") or home / ".cache" / "huggingface"
     return {"HOME": folder, **({"HF_HOME": str(hub)} if Path(hub).is_dir() else {})}

@@ -34,6 +34,7 @@ def check_requests(configs: Sequence[DictConfig]) -> list[list[str]]:
                 *settings.value_problems(config),
                 *settings.batch_problems(config),
                 *services.tir_problems(config),
+                *services.process_problems(config),
                 *model_folder.request_problems(config),
                 *data.request_problems(config),
                 *disk.disk_problems(config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,7 +19,14 @@ def visible_gpus() -> int:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return present
-    return min(present, len([entry for entry in chosen.split(",") if entry.strip() not in ("", "-1")]))
+    # CUDA reads up to the first entry that names no device, and takes none at all where one is named twice.
+    entries = [entry.strip() for entry in chosen.split(",")]
+    valid = list(itertools.takewhile(lambda entry: _names_a_gpu(entry, present), entries))
+    return 0 if len(set(valid)) < len(valid) else min(present, len(valid))
+
+
+def _names_a_gpu(entry: str, present: int) -> bool:
+    return int(entry) < present if entry.isdecimal() else entry.startswith(("GPU-", "MIG-"))
 
 
 def trains_elsewhere(config: DictConfig) -> bool:
@@ -37,8 +45,10 @@ def gpu_problems(config: DictConfig) -> Iterator[str]:
             if "evaluation" in config
             else "Either submit to a cluster with slurm=h100_node, or train here on the CPU with model=tiny."
         )
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        of_them = "" if chosen is None else f" (CUDA_VISIBLE_DEVICES={chosen})"
         yield (
-            f"trainer.n_gpus_per_node={wanted}: this machine has {visible_gpus()} NVIDIA GPUs for "
+            f"trainer.n_gpus_per_node={wanted}: this machine has {visible_gpus()} NVIDIA GPUs{of_them} for "
             f"model={config.run.model}.\n  {ways}"
         )
         return

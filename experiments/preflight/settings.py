@@ -9,6 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.planner.settings import GPU_BYTES
 from experiments.values import is_number, is_whole
 
+#: Advantage estimators of verl that need no second response to a prompt.
+WITHOUT_GROUPS = ("gae", "reinforce_plus_plus", "remax")
+
 
 def value_problems(config: DictConfig) -> Iterator[str]:
     """Values that no run can have."""
@@ -51,6 +54,12 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     prompts, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
     processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    estimator = config.algorithm.adv_estimator
+    if rollout.n == 1 and estimator not in WITHOUT_GROUPS:
+        yield (
+            f"actor_rollout_ref.rollout.n=1: algorithm.adv_estimator={estimator} compares the responses to one prompt "
+            "with each other; use at least 2"
+        )
     if prompts % mini:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}: does not divide data.train_batch_size={prompts}; "

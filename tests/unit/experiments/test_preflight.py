@@ -31,6 +31,8 @@ WRONG = [
     ("actor_rollout_ref.actor.optim.lr=-1", "optim.lr=-1"),
     ("method.window.power=7", "power=7.0 must lie in [0, 2]"),
     ("+method.window.widht=1", "method.window.widht: unknown field"),
+    ("actor_rollout_ref.rollout.n=1", "rollout.n=1: algorithm.adv_estimator=grpo compares the responses to one prompt"),
+    ("trainer.project_name='a:b'", "trainer.project_name=a:b: wandb takes at most 128 characters and none of / "),
     ("tir.max_turns=0", "tir.max_turns=0"),
     ("tir.sandbox.memory_mb=-1", "memory_mb"),
     ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode"),
@@ -117,6 +119,46 @@ def test_missing_gpus_are_named_with_the_two_ways_on(monkeypatch: pytest.MonkeyP
     assert "n_gpus_per_node=8" in problem
     assert "slurm=h100_node" in problem
     assert "model=tiny" in problem
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"),
+    [
+        (None, 8), ("0,1,2,3,4,5,6,7", 8), ("1", 1), (" 0, 1 ", 2), ("", 0), ("-1", 0), ("0,-1,1", 1), ("0,9,1", 1),
+        ("zero,1", 0), ("0,0", 0), ("GPU-5f3a,GPU-77b1", 2), ("MIG-1", 1), ("NoDevFiles", 0),
+    ],
+)  # fmt: skip
+def test_visible_gpus_are_those_that_cuda_would_see(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, count: int
+) -> None:
+    monkeypatch.setattr(hardware.os, "listdir", lambda path: ["null", "nvidiactl", *(f"nvidia{i}" for i in range(8))])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert hardware.visible_gpus() == count
+
+
+def test_what_the_machine_denies_a_runs_processes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = on_gpus()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 0, 2**40))
+    assert list(services.process_problems(config)) == []
+    monkeypatch.setattr(services, "folder_for_sockets", lambda variables: None)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr(services.resource, "getrlimit", lambda limit: (256, 512))
+    monkeypatch.setattr(services.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**26, 0, 2**26))
+    begin = ["TMPDIR=/nowhere: cannot hold a run's sockets, nor can /tmp,", "ulimit -Hn=512: a run needs 1024",
+             "ulimit -Hu=512: a run needs 1024", "/dev/shm=0.062 GiB: NCCL and Ray need 8 GiB"]  # fmt: skip
+    found = list(services.process_problems(config))
+    assert [problem[: len(start)] for problem, start in zip(found, begin, strict=True)] == begin
+    # The node of a cluster is looked at when the job has come there.
+    assert list(services.process_problems(on_gpus(submits=True))) == []
+
+
+def test_a_mode_that_wandb_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    (problem,) = services.wandb_problems(composed([]))
+    assert problem.startswith("WANDB_MODE=ofline: wandb knows online, offline,")
 
 
 def test_a_run_on_a_cluster_needs_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
