@@ -39,7 +39,7 @@ $(STAMP): $(LOCK) pyproject.toml requirements/vllm-alias/pyproject.toml requirem
 
 .PHONY: demo
 demo: setup  ## Train GRPO, GSPO, CTPO and the fixed-clip ablation on a tiny Qwen3, then draw the figures
-	$(PY) experiments/run.py sweeps=demo run.root=$(abspath $(RUNS))
+	$(PY) experiments/run.py sweeps=demo 'run.root="$(if $(filter /%,$(RUNS)),$(RUNS),$(CURDIR)/$(RUNS))"'
 	$(PY) -m analysis --runs "$(RUNS)" --sweep demo
 
 .PHONY: figures

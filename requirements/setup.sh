@@ -2,13 +2,17 @@
 # usage: setup.sh VENV LOCK    Called by `make setup`; safe to repeat.
 set -euo pipefail
 venv=$1 lock=$2
-python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || python=python3
-
 fail() { echo "setup: $1" >&2; exit 1; }
 
-"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' ||
-  fail "$("$python" --version) is not supported; install Python 3.11 and set PYTHON=python3.11"
+# Started, not looked up: a shim of pyenv is there for versions that are not.
+python=
+for candidate in "${PYTHON:-python3.11}" python3.11 python3.12 python3.10 python3; do
+  if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || fail "no Python 3.10 to 3.12 starts here as ${PYTHON:-python3.11} or python3; install 3.11, set PYTHON=/its/path"
 
 packages=()
 command -v bwrap >/dev/null || packages+=(bubblewrap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_an_environment_keeps_its_lock_and_another_lock_makes_it_anew(tmp_path: 
 
 def test_the_demo_trains_where_its_figures_look() -> None:
     commands = planned("demo", "RUNS=/scratch/runs")
-    assert "run.root=/scratch/runs" in commands
+    assert """'run.root="/scratch/runs"'""" in commands
     assert '--runs "/scratch/runs"' in commands
 
 
@@ -69,3 +70,23 @@ def test_help_says_which_targets_take_a_sweep() -> None:
     of_a_sweep = [line.split()[1] for line in done.stdout.splitlines() if "SWEEP=name" in line]
     assert of_a_sweep == ["figures", "status"]
     assert "Variables: PYTHON VENV LOCK RUNS SWEEP" in done.stdout
+
+
+def test_a_shim_without_its_python_is_no_python(tmp_path: Path) -> None:
+    """As pyenv leaves them for versions that are not installed."""
+    for name in ("python3.11", "python3.12", "python3.10", "python3"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    command = [shutil.which("bash") or "bash", "requirements/setup.sh", str(tmp_path / "venv"), "requirements/cpu.lock"]
+    done = subprocess.run(command, cwd=PROJECT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("setup: no Python 3.10 to 3.12 starts here as python3.11 or python3; install 3.11")
+
+
+def test_a_checkout_may_have_a_blank_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "my checkout"
+    folder.mkdir()
+    (folder / "Makefile").write_text((PROJECT / "Makefile").read_text())
+    done = subprocess.run(["make", "-n", "demo"], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert f"""'run.root="{folder}/results/runs"'""" in done.stdout, done.stderr

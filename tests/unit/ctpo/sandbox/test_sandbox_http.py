@@ -160,3 +160,11 @@ def test_a_client_that_hangs_up_ends_its_program_and_slow_ones_hold_nobody_up(ur
 def test_it_refuses_to_listen_to_the_world(host: str) -> None:
     with pytest.raises(ValueError, match="loopback"):
         serve(SandboxClient(Limits(), 1), host, 8080)
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "eighty", "80.5"])
+def test_a_port_that_is_none_is_one_line(port: str) -> None:
+    command = [sys.executable, "-m", "ctpo.sandbox", "serve", f"--port={port}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == f"error: argument --port: {port!r}: give a port from 1 to 65535\n"
