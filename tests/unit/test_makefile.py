@@ -87,6 +87,7 @@ def test_a_shim_without_its_python_is_no_python(tmp_path: Path) -> None:
 def test_a_checkout_may_have_a_blank_in_its_path(tmp_path: Path) -> None:
     folder = tmp_path / "my checkout"
     folder.mkdir()
-    (folder / "Makefile").write_text((PROJECT / "Makefile").read_text())
+    for name in ("Makefile", "requirements", "pyproject.toml"):
+        (folder / name).symlink_to(PROJECT / name)
     done = subprocess.run(["make", "-n", "demo"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert f"""'run.root="{folder}/results/runs"'""" in done.stdout, done.stderr

@@ -32,7 +32,6 @@ WRONG = [
     ("method.window.power=7", "power=7.0 must lie in [0, 2]"),
     ("+method.window.widht=1", "method.window.widht: unknown field"),
     ("actor_rollout_ref.rollout.n=1", "rollout.n=1: algorithm.adv_estimator=grpo compares the responses to one prompt"),
-    ("trainer.project_name='a:b'", "trainer.project_name=a:b: wandb takes at most 128 characters and none of / "),
     ("tir.max_turns=0", "tir.max_turns=0"),
     ("tir.sandbox.memory_mb=-1", "memory_mb"),
     ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode"),
@@ -155,10 +154,12 @@ def test_what_the_machine_denies_a_runs_processes_is_named(monkeypatch: pytest.M
     assert list(services.process_problems(on_gpus(submits=True))) == []
 
 
-def test_a_mode_that_wandb_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_wandb_would_refuse_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(["trainer.project_name='a:b'"])
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    (problem,) = services.wandb_problems(composed([]))
-    assert problem.startswith("WANDB_MODE=ofline: wandb knows online, offline,")
+    mode, project = services.wandb_problems(config)
+    assert mode.startswith("WANDB_MODE=ofline: wandb knows online, offline,")
+    assert project.startswith("trainer.project_name=a:b: wandb takes at most 128 characters and none of / ")
 
 
 def test_a_run_on_a_cluster_needs_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
