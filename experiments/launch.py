@@ -117,7 +117,7 @@ def _prepare(config: DictConfig) -> None:
 def _train(config: DictConfig, records: RunDirectory) -> None:
     with of_a_run(config.trainer.device, run_environment(config)) as folder:
         _train_recorded(config, records, folder)
-    records.finish("finished")
+        records.finish("finished")
     print(f"finished: {config.run.dir}")
 
 

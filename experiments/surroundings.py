@@ -61,9 +61,12 @@ def of_a_run(device: str, variables: Mapping[str, str]) -> Iterator[str]:
         [sys.executable, "-I", "-S", leftovers.__file__, folder],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+    kept = environment.inherited(before, device, _addresses())
+    if left_out := sorted(name for name in before if name not in kept):
+        print(f"not passed on to the run: {', '.join(left_out)}")
     try:
         os.environ.clear()
-        os.environ.update(environment.inherited(before, device, _addresses()))
+        os.environ.update(kept)
         os.environ.update({**_home(folder), "TMPDIR": folder, **variables})
         tempfile.tempdir = None
         _raise_limits()

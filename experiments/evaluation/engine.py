@@ -29,8 +29,9 @@ def rollout(config: dict[str, Any], folder: str) -> Iterator[EvaluationManager]:
 
     plugin.register_rollout()
     node = OmegaConf.create(config)
-    given = {"runtime_env": get_ppo_ray_runtime_env(node), **config["ray_kwargs"]["ray_init"]}
-    ray.init(**ray_settings(given, folder))
+    given = config["ray_kwargs"]["ray_init"]
+    runtime = OmegaConf.merge(get_ppo_ray_runtime_env(node), given.get("runtime_env", {}))
+    ray.init(**ray_settings({**given, "runtime_env": OmegaConf.to_container(runtime)}, folder))
     try:
         rewards = RewardLoopManager(node)
         servers = EvaluationServers.create_empty(node)

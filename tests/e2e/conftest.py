@@ -18,6 +18,16 @@ from ctpo.platforms.environment import RUN_ENV
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+#: What other programs leave around a run: each of these once kept one from starting.
+AROUND = {
+    "HOME": "/proc", "RAY_ADDRESS": "203.0.113.1:6379", "RAY_TMPDIR": "/nowhere", "RAY_NAMESPACE": "other",
+    "ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "zero,0",
+    "MASTER_ADDR": "203.0.113.1", "MASTER_PORT": "1", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3",
+    "HTTP_PROXY": "http://203.0.113.1:9", "http_proxy": "http://203.0.113.1:9",
+    "VLLM_PORT": "1", "VLLM_PLUGINS": "", "VLLM_RPC_BASE_PATH": "/nowhere", "WANDB_RUN_ID": "a/b",
+    "WANDB_RESUME": "must", "WANDB_DIR": "/proc", "PYTHONINSPECT": "1", "SLURM_NTASKS": "4",
+}  # fmt: skip
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -38,8 +48,15 @@ class Run:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
-                self.command(), cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            )
+                self.command(), cwd=PROJECT, env={**os.environ, **AROUND, "TMPDIR": self._long_folder()},
+                stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def _long_folder(self) -> str:
+        """A TMPDIR too long for a socket in it."""
+        folder = self.directory.parent / ("x" * 100)
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def command(self) -> list[str]:
         """What a user would type."""

@@ -19,6 +19,11 @@ from ctpo.records import RunDirectory, read_submission
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLUSTER = PROJECT / "slurm" / "cluster"
+#: With these of an allocation around it, the job's own srun would refuse or ask for something else.
+OUTER_JOB = {
+    "SLURM_JOB_ID": "1", "SLURM_NTASKS": "7", "SLURM_MEM_PER_CPU": "1", "SLURM_MEM_PER_GPU": "1",
+    "SLURM_CPU_BIND": "map_cpu:99", "SLURM_CPUS_PER_TASK": "99", "SRUN_CPUS_PER_TASK": "99", "SBATCH_TIMELIMIT": "1",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,9 +74,15 @@ class Sweep:
         ]  # fmt: skip
 
     def submit(self, *more: str) -> subprocess.CompletedProcess[str]:
-        """What a person does; returns as soon as everything is queued."""
+        """What a person does, here inside of another job; returns as soon as everything is queued."""
         return subprocess.run(
-            self.command(*more), cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
+            self.command(*more),
+            cwd=PROJECT,
+            env={**os.environ, **OUTER_JOB},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def run(self, method: str, model: str = "tiny") -> Path:

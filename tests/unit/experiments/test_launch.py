@@ -80,6 +80,42 @@ def test_missing_model_and_data_are_named_before_anything_starts(tmp_path: Path)
     assert "model_spec.path=/nowhere: no such folder" in done.stderr
 
 
+INTERRUPTED = """
+import sys
+from experiments import command, launch
+from experiments.compose import composed
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+launch._run_verl = interrupt  # Ctrl-C while verl trains
+sys.exit(command.ended(lambda _: launch._open_and_train(composed([f"run.dir={sys.argv[1]}"]))))
+"""
+
+
+def test_ctrl_c_is_recorded_and_said_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == f"interrupted at step 0; the same command continues it: {tmp_path}"
+    assert "Traceback" not in done.stderr
+    assert RunDirectory(tmp_path).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("/proc/runs", "/proc/runs"), ("/dev/null/runs", "/dev/null/runs"), ("{file}/runs", "Not a directory")],
+)
+def test_a_place_that_takes_no_files_is_one_line(tmp_path: Path, place: str, said: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    code = INTERRUPTED.replace("run.dir={sys.argv[1]}", "run.dir={sys.argv[1]}/seed0")
+    place = place.format(file=file)
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert line.endswith("name a place that can be written to")
+
+
 @pytest.mark.parametrize("prefix", ["", "\x1b[36m(AgentLoopWorkerTQ pid=7)\x1b[0m "])
 def test_the_first_logged_error_is_named_as_the_cause(tmp_path: Path, prefix: str) -> None:
     log = tmp_path / "run.log"
