@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.intervals import FloatArray
 from ctpo.records import RecordError, RunRecord, Sampling
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -67,10 +63,6 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
     frame = run.samples(benchmark, step)
     if frame is None:
         return None
-    defect = _defect(frame, step)
-    if defect is not None:
-        run.add_problem("malformed", f"samples/{benchmark}/step_{step}.parquet: {defect}: no accuracy from it")
-        return None
     try:
         sampling = Sampling.of_samples(run.path, run.config, benchmark, step)
     except RecordError as error:
@@ -78,6 +70,10 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
         return None
     frame = frame.sort_values(["problem_id", "sample_index"], kind="stable")
     sizes = frame.groupby("problem_id", sort=True).size()
+    if sizes.min() != sizes.max():
+        defect = f"{sizes.min()} to {sizes.max()} samples per problem: no accuracy from it"
+        run.add_problem("malformed", f"samples/{benchmark}/step_{step}.parquet: {defect}")
+        return None
     shape = (len(sizes), int(sizes.iloc[0]))
     answers = frame["answer"].astype(object)
     return Evaluation(
@@ -88,15 +84,3 @@ def load_evaluation(run: RunRecord, benchmark: str, step: int) -> Evaluation | N
         answers.where(answers.notna(), None).to_numpy().reshape(shape),
         Sampling({**sampling.values, "k": shape[1]}),
     )
-
-
-def _defect(frame: pd.DataFrame, step: int) -> str | None:
-    missing = int(frame["score"].isna().sum())
-    if missing:
-        return f"{missing} of {len(frame)} scores are NaN"
-    if (frame["step"] != step).any():
-        return "holds rows of other steps"
-    sizes = frame.groupby("problem_id").size()
-    if sizes.min() != sizes.max():
-        return f"{sizes.min()} to {sizes.max()} samples per problem"
-    return None

@@ -14,6 +14,7 @@ from analysis.evaluation import Evaluation, load_evaluation
 from analysis.position_sums import PositionSums, pooled
 from analysis.style import METHOD_ORDER
 from ctpo.records import FoundRuns, Problem, RecordError, RunRecord, find_runs
+from ctpo.records.schema import EVALUATION
 
 #: Steps that the paper shows.
 PAPER_STEPS = (50, 100, 150)
@@ -66,7 +67,8 @@ class Sweep:
         methods have, become problems.
         """
         found = find_runs(root, name)
-        usable = tuple(run for cell in _cells(found.runs) for run in _of_one_config(cell))
+        own = [run for run in found.runs if not _poses(run)]
+        usable = tuple(run for cell in _cells(own) for run in _of_one_config(cell))
         found.unreadable.extend(_missing(found))
         return cls(name, found, tuple(steps) if steps else None, select_on, tuple(methods) if methods else None, usable)
 
@@ -205,6 +207,17 @@ def _cells(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     return list(cells.values())
 
 
+def _poses(run: RunRecord) -> bool:
+    """Whether the run lies under the name of another method than it trained; that is a problem."""
+    base = run.method.partition("-")[0]
+    trained = run.config.get("method", {}).get("name", base)
+    own_name = trained == "custom" and base not in METHOD_ORDER
+    if EVALUATION in run.config or trained == base or own_name:
+        return False
+    run.add_problem("malformed", f"is of method {trained!r}, not of {run.method!r}: left out")
+    return True
+
+
 def _of_one_config(cell: Sequence[RunRecord]) -> list[RunRecord]:
     other = of_other_config(cell)
     for run in cell:
@@ -240,11 +253,7 @@ def _load_sums(run: RunRecord, step: int) -> PositionSums | None:
     archive = run.position_stats(step)
     if archive is None:
         return None
-    try:
-        sums = PositionSums.from_arrays(archive[0])
-    except RecordError as error:
-        run.add_problem("malformed", f"step {step}: {error}: left out")
-        return None
+    sums = PositionSums.from_arrays(archive[0])
     if sums.overflow.any():
         beyond = f"{sums.overflow.sum()} tokens lie beyond method.position_stats.max_position"
         run.add_problem("malformed", f"step {step}: {beyond}: not counted")

@@ -11,7 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from ctpo.records.files import write_text
+from ctpo.records.files import parsed, read_bytes, write_text
+from ctpo.records.schema import BEST_NOTE
 
 BEST = "best"
 INFO = "best.json"
@@ -20,10 +21,10 @@ INFO = "best.json"
 def best_so_far(checkpoints: Path) -> tuple[int, float] | None:
     """`(step, accuracy)` of the checkpoint kept in `checkpoints/best`; None if there is none, or its note is torn."""
     try:
-        info = json.loads((checkpoints / BEST / INFO).read_text())
-        return int(info["step"]), float(info["accuracy"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        info = parsed(read_bytes(checkpoints / BEST / INFO), BEST_NOTE)
+    except (OSError, ValueError):
         return None
+    return info["step"], info["accuracy"]
 
 
 def drop_future_best(checkpoints: Path, step: int) -> None:

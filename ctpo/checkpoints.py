@@ -1,10 +1,10 @@
-"""The checkpoint folder beyond what verl does with it: which one to resume from, and what may go.
+"""The checkpoint folder beyond what verl does with it: what is complete, whose it is, and what may go.
 
 verl's layout: `global_step_<n>/{actor/, data.pt}` and a tracker file with the newest n. `actor/` is written first,
-then `data.pt`, then the tracker; this project puts `metrics_row.json` (the step's row, in case the run is killed
-before it logs it) in before all of them, and `sealed.json` (every file and its size) after all of them. verl writes in
-place and syncs nothing, so where a node goes down the tracker can name a folder whose files are torn: a folder counts
-only if it is sealed and as its seal says.
+then `data.pt`, then the tracker. This project puts `metrics_row.json` (the step's row, in case the run is killed
+before it logs it) in before all of them, and `sealed.json` (whose it is, and every file's size and checksum) after all
+of them. verl writes in place and syncs nothing, so where a node goes down the tracker can name a folder whose files are
+torn: a folder counts only if it is sealed and as its seal says. `ctpo.resume` decides which one a run continues from.
 """
 
 from __future__ import annotations
@@ -13,69 +13,113 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ctpo.records.files import write_text
+import xxhash
+
+from ctpo.records.files import parsed, read_bytes, read_note, read_record, write_text
+from ctpo.records.schema import MAPPING, SEAL
 
 TRACKER = "latest_checkpointed_iteration.txt"
 DRAFT = "metrics_row.json"
-SEAL = "sealed.json"
-_FOLDER = re.compile(r"global_step_(\d+)")
+SEALED = "sealed.json"
+_FOLDER = re.compile(r"global_step_(0|[1-9][0-9]{0,15})")
+#: Of a save that was under way when its run was killed.
+UNFINISHED = "not written to its end"
+#: Files that are read at once, and bytes of each in memory.
+_READERS, _BLOCK = 8, 1 << 22
 
 
-def seal(checkpoints: Path, step: int) -> None:
+def seal(checkpoints: Path, step: int, config_hash: str) -> None:
     """Declare the checkpoint of `step` complete: all of its files are on disk when this returns."""
     folder = checkpoints / f"global_step_{step}"
-    sizes = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            # Asked of the open file: the size in a network file system's cache may be an old one.
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                sizes[path.relative_to(folder).as_posix()] = os.fstat(file.fileno()).st_size
-    write_text(folder / SEAL, json.dumps(sizes, indent=1))
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor(_READERS) as readers:
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        found = dict(zip(names, readers.map(_synced, paths), strict=True))
+    write_text(folder / SEALED, json.dumps({"config_hash": config_hash, "files": found}, indent=1))
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint was written to its end, and lost nothing since.
+def _synced(path: Path) -> dict[str, int | str]:
+    # Asked of the open file: the size in a network file system's cache may be an old one.
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return {"bytes": os.fstat(file.fileno()).st_size, "xxh3": checksum(path)}
 
-    Raises OSError where that cannot be told: a disk that does not answer is no reason to train from the start.
+
+def checksum(path: Path) -> str:
+    """XXH3 (128 bits) of a file's content: against faults of disks, not against forgers."""
+    hashed, block = xxhash.xxh3_128(), bytearray(_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            hashed.update(memoryview(block)[:count])
+    return hashed.hexdigest()
+
+
+def damage(folder: Path, content: bool = True) -> str:
+    """What is wrong with the checkpoint in `folder`: `file: reason`, or empty for one that is as it was sealed.
+
+    Args:
+        content: compare checksums, which reads all of it; else only sizes.
+
+    Raises:
+        OSError: it cannot be told. A disk that does not answer is no reason to train from the start.
     """
     try:
-        sizes: dict[str, int] = json.loads((folder / SEAL).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
+        files = parsed(read_bytes(folder / SEALED), SEAL)["files"]
+    except (FileNotFoundError, NotADirectoryError):
+        return UNFINISHED
+    except (IsADirectoryError, ValueError) as error:
+        return f"{SEALED}: {error}"
+    for name, sealed in files.items():
+        try:
+            found = (folder / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{name}: missing"
+        if found != sealed["bytes"]:
+            return f"{name}: {found} bytes, {sealed['bytes']} when it was sealed"
+    if content:
+        with ThreadPoolExecutor(_READERS) as readers:
+            for name, found in zip(files, readers.map(lambda name: checksum(folder / name), files), strict=True):
+                if found != files[name]["xxh3"]:
+                    return f"{name}: other bytes than when it was sealed"
+    return ""
+
+
+def owner(folder: Path) -> str | None:
+    """The config hash of the run that made the checkpoint; None where its seal is missing or unreadable."""
+    try:
+        recorded: str = parsed(read_bytes(folder / SEALED), SEAL)["config_hash"]
+    except (OSError, ValueError):
+        return None
+    return recorded
 
 
 def complete_steps(checkpoints: Path) -> list[int]:
-    """Steps whose checkpoint was written to its end, ascending."""
-    return [step for step in _steps(checkpoints) if is_whole(checkpoints / f"global_step_{step}")]
+    """Steps whose checkpoint was written to its end and lacks nothing since (by size), ascending."""
+    return [step for step in steps(checkpoints) if not damage(checkpoints / f"global_step_{step}", content=False)]
 
 
-def repair_tracker(checkpoints: Path) -> int:
-    """The step that a run resumes from (0: from the start), after mending what a kill or a crash left.
+def steps(checkpoints: Path) -> list[int]:
+    """Steps that have a checkpoint folder, in whatever state, ascending."""
+    found = (_FOLDER.fullmatch(path.name) for path in checkpoints.glob("global_step_*"))
+    return sorted(int(match.group(1)) for match in found if match)
 
-    The tracker is believed if it names a whole checkpoint, or one that this project did not write. Else it is torn or
-    gone, or the checkpoint is: then the newest whole one counts.
-    """
-    tracker = checkpoints / TRACKER
-    try:
-        named = int(tracker.read_text())
-    except (FileNotFoundError, ValueError):
-        named = None
-    if named is not None:
-        folder = checkpoints / f"global_step_{named}"
-        if is_whole(folder) or (folder.is_dir() and not (folder / DRAFT).exists()):
-            return named
-    steps = [step for step in complete_steps(checkpoints) if named is None or step < named]
-    if not steps:
-        tracker.unlink(missing_ok=True)
-        return 0
-    write_text(tracker, str(steps[-1]))
-    return steps[-1]
+
+def tracked_step(checkpoints: Path) -> int | None:
+    """The step that verl's tracker names; None where it names none."""
+    text = (read_note(checkpoints / TRACKER) or "").strip()
+    return int(text) if _FOLDER.fullmatch(f"global_step_{text}") else None
+
+
+def track(checkpoints: Path, step: int) -> None:
+    """Make verl load the checkpoint of `step` at its next start; 0: none."""
+    if step:
+        write_text(checkpoints / TRACKER, str(step))
+    else:
+        (checkpoints / TRACKER).unlink(missing_ok=True)
 
 
 def prepare_save(checkpoints: Path, step: int, row: dict[str, Any]) -> None:
@@ -90,12 +134,13 @@ def prepare_save(checkpoints: Path, step: int, row: dict[str, Any]) -> None:
 
 
 def read_draft(checkpoints: Path, step: int) -> dict[str, Any]:
-    """The row that `prepare_save` put in; empty for a checkpoint of another origin."""
-    try:
-        row: dict[str, Any] = json.loads((checkpoints / f"global_step_{step}" / DRAFT).read_text())
-    except FileNotFoundError:
-        return {}
-    return row
+    """The row that `prepare_save` put in; empty for a checkpoint of another origin.
+
+    Raises:
+        RecordError: it is not a row.
+    """
+    path = checkpoints / f"global_step_{step}" / DRAFT
+    return read_record(path, MAPPING, "the checkpoint is damaged") if os.path.lexists(path) else {}
 
 
 def remove_old(checkpoints: Path, newest: int | None) -> None:
@@ -106,7 +151,7 @@ def remove_old(checkpoints: Path, newest: int | None) -> None:
     if newest is None:
         return
     kept = complete_steps(checkpoints)[-newest:]
-    for step in _steps(checkpoints):
+    for step in steps(checkpoints):
         if step not in kept and step < max(kept, default=0):
             shutil.rmtree(checkpoints / f"global_step_{step}", ignore_errors=True)
 
@@ -116,43 +161,6 @@ def drop_future(checkpoints: Path, step: int) -> None:
 
     Left there, they would be the newest by number, and what is saved from now on the oldest.
     """
-    for later in _steps(checkpoints):
+    for later in steps(checkpoints):
         if later > step:
             shutil.rmtree(checkpoints / f"global_step_{later}", ignore_errors=True)
-
-
-def _steps(checkpoints: Path) -> list[int]:
-    found = (_FOLDER.fullmatch(path.name) for path in checkpoints.glob("global_step_*"))
-    return sorted(int(match.group(1)) for match in found if match)
-
-
-@dataclass(frozen=True)
-class Resume:
-    """What a run that starts (again) at `step` has to do before it trains on."""
-
-    append_draft: bool
-    """The step's row was lost between checkpoint and log: append the draft as it is."""
-    validate: bool
-    """Evaluate now; if the row was lost, the evaluation's numbers complete it."""
-
-
-def resume_plan(step: int, last_row: int, test_freq: int, total_steps: int, val_before_train: bool) -> Resume:
-    """Decide from the checkpoint's `step` and the last step that has a metrics row (-1: none).
-
-    A row exists only if the step's evaluation, where one was due, is recorded: samples are written before the row.
-    """
-    if last_row >= step:
-        return Resume(append_draft=False, validate=False)
-    if step == 0:
-        return Resume(append_draft=False, validate=val_before_train)
-    due = test_freq > 0 and (step % test_freq == 0 or step >= total_steps)
-    return Resume(append_draft=not due, validate=due)
-
-
-def sampling_seed(run_seed: int, step: int) -> int:
-    """Seed of the rollout engines of a run (re)started at `step`.
-
-    An engine begins its random stream anew at each start; without the step, a resumed run would sample with the
-    stream of its first steps. verl adds the replica's number, so seeds are spaced by more than any node has.
-    """
-    return (run_seed * 1_000_003 + step * 1_009) % 2**31

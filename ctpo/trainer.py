@@ -6,7 +6,7 @@ any instant resumes with no row lost, doubled or out of step:
 - position statistics of a step are written before its checkpoint, samples before its metrics row;
 - a checkpoint carries a draft of its step's metrics row, because verl saves before it logs: a run killed in
   between gets the row back from the checkpoint;
-- on resume everything newer than the checkpoint is dropped, for it will be made again;
+- on resume everything newer than the checkpoint is set aside, for it will be made again;
 - a run that is asked to stop (`ctpo.records.request_stop`) saves as soon as a step is trained and ends there.
 """
 
@@ -26,7 +26,7 @@ from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from ctpo import checkpoints
+from ctpo import checkpoints, resume
 from ctpo.actor_config import method_from_config
 from ctpo.best_checkpoint import drop_future_best, keep_if_best
 from ctpo.positions.calibration import Calibration, calibration_metrics
@@ -50,8 +50,9 @@ class RecordingTrainer(PPOTrainerSync):
             # verl tells the synchronous trainer by this name (replay buffer, checkpoints); this one is that.
             config.trainer.v1.trainer_mode = "sync"
             if config.trainer.resume_mode == "auto":
-                step = checkpoints.repair_tracker(Path(config.trainer.default_local_dir))
-                config.actor_rollout_ref.rollout.seed = checkpoints.sampling_seed(config.run.seed, step)
+                # Which checkpoint that is, the launcher has decided (`ctpo.resume`).
+                step = checkpoints.tracked_step(Path(config.trainer.default_local_dir)) or 0
+                config.actor_rollout_ref.rollout.seed = resume.sampling_seed(config.run.seed, step)
         super().__init__(config)
         self.records = RunDirectory(Path(config.run.dir))
         self._draft_row: dict[str, Any] = {}
@@ -190,7 +191,7 @@ class RecordingTrainer(PPOTrainerSync):
     def _write_checkpoint(self, row: dict[str, Any]) -> None:
         checkpoints.prepare_save(self._checkpoints, self.global_steps, row)
         super()._save_checkpoint()  # ends by pointing verl's tracker file at this folder
-        checkpoints.seal(self._checkpoints, self.global_steps)
+        checkpoints.seal(self._checkpoints, self.global_steps, self.records.manifest()["config_hash"])
         self._saved_step = self.global_steps
         checkpoints.remove_old(self._checkpoints, self.config.trainer.max_actor_ckpt_to_keep)
 
@@ -203,7 +204,7 @@ class RecordingTrainer(PPOTrainerSync):
             self._calibration.replay(self.records)
         checkpoints.drop_future(self._checkpoints, step)
         drop_future_best(self._checkpoints, step)
-        plan = checkpoints.resume_plan(
+        plan = resume.resume_plan(
             step, self.records.last_step(), trainer.test_freq, self.total_training_steps, trainer.val_before_train
         )
         draft = checkpoints.read_draft(self._checkpoints, step) if step > 0 else {}

@@ -8,13 +8,15 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ctpo import resume
 from ctpo.platforms import environment
-from ctpo.records import RecordError, RunDirectory, clear_stop, config_hash
+from ctpo.records import RecordError, RunDirectory, clear_stop, config_hash, method_code
 from ctpo.records.identity import flatten
 from ctpo.records.progress import read_progress, set_phase
 from ctpo.stopping import Stopped
@@ -94,11 +96,20 @@ def _shared(directory: str, configs: Sequence[DictConfig]) -> str:
 
 
 def _open_and_train(config: DictConfig) -> None:
-    records = RunDirectory(config.run.dir)
+    records, plain, remarks = RunDirectory(config.run.dir), resolved(config), list[str]()
+
+    def check() -> None:
+        remarks.extend(resume.prepare(records, plain))
+        if code := plain["method"].get("code"):
+            node = plain["method"]
+            method_code.keep(records.path, node["import_path"], node["search_path"], code)
+
     try:
-        state = records.open_for_training(resolved(config), seeds={"run": config.run.seed})
+        state = records.open_for_training(plain, seeds={"run": config.run.seed}, check=check)
     except RecordError as error:
         raise Refused(f"error: {error}") from None
+    for remark in remarks:
+        print(f"resume: {remark}")
     if state == "finished":
         print(f"already finished: {config.run.dir}")
         return
@@ -138,8 +149,12 @@ def _train_recorded(config: DictConfig, records: RunDirectory, folder: str) -> N
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             reason = _last_line(error) if interrupted else _reason(error, log, before)
-            traceback.print_exc()
-            records.finish("interrupted" if interrupted else "failed", error=reason)
+            try:
+                records.finish("interrupted" if interrupted else "failed", error=reason)
+            except RecordError as unwritten:
+                reason = str(unwritten)
+            with suppress(OSError):  # the log's disk may be full
+                traceback.print_exc()
             if isinstance(error, KeyboardInterrupt):
                 step = read_progress(records.path).step
                 raise Interrupted(

@@ -38,8 +38,9 @@ def captured_output(log: Path) -> Iterator[TextIO]:
             os.dup2(target.fileno(), 2)
         yield terminal
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # the log's disk may be full
+                stream.flush()
         for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from ctpo.records import method_code
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -33,6 +35,7 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "variant_of", lambda method, variant: f"{method}-{variant}" if variant else method, replace=True
     )
+    OmegaConf.register_new_resolver("method_code", method_code.fingerprints, replace=True)
     OmegaConf.register_new_resolver(
         "updates_per_step", lambda prompts, mini, epochs: -(-prompts // max(mini, 1)) * epochs, replace=True
     )

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctpo.records import RecordError, RunRecord, Submission, WaitingRun, find_runs, is_alive, read_submission
+from ctpo.records.files import read_note
 from ctpo.records.progress import REFUSED, read_progress
 from experiments.job_states import Job, job_states
 
@@ -109,14 +110,17 @@ def sweep_status(root: Path, sweep: str | None = None) -> list[RunStatus]:
     )
     rows = [_of_run(run, submissions[run.name], jobs) for run in found.runs]
     rows += [_of_waiting(waiting, jobs.get(waiting.submission.job_id)) for waiting in found.waiting]
-    rows += [RunStatus(problem.where, "unreadable", error=problem.message) for problem in found.unreadable]
+    for problem in found.unreadable:
+        state = "copy" if problem.kind == "copy" else "unreadable"
+        rows.append(RunStatus(problem.where, state, error=problem.message))
     return sorted(rows, key=lambda row: row.name)
 
 
 def _submission(run: RunRecord) -> Submission | None:
     try:
         return read_submission(run.path)
-    except RecordError:
+    except RecordError as error:
+        run.add_problem("malformed", str(error).replace(f"{run.path}/", ""))
         return None
 
 
@@ -124,16 +128,19 @@ def _of_run(run: RunRecord, submission: Submission | None, jobs: dict[str, Job])
     job = None if submission is None else jobs.get(submission.job_id)
     state, error = _state(run, job)
     done = 0 if run.last_step is None else run.last_step
+    accuracy, speed = _accuracy(run), _speed(run)
+    if not error:
+        error = next((problem.message for problem in run.problems if problem.kind == "malformed"), "")
     return RunStatus(
         name=run.name,
         state=state,
         phase=read_progress(run.path).phase if state in ("running", "starting") else "",
         step=f"{done}/{run.total_steps or '?'}",
-        accuracy=_accuracy(run),
-        speed=_speed(run),
+        accuracy=accuracy,
+        speed=speed,
         restarts=len(run.manifest["restarts"]),
         job="" if submission is None else _job_text(submission, job),
-        error=error,
+        error=error[:_ERROR_CHARACTERS],
     )
 
 
@@ -141,14 +148,14 @@ def _state(run: RunRecord, job: Job | None) -> tuple[str, str]:
     """What holds now, and the last error: a run that was killed could not write its own end."""
     restarts = run.manifest["restarts"]
     error = run.manifest["error"] or (restarts[-1]["previous_error"] if restarts else "") or ""
-    error = " / ".join(error.splitlines())[:_ERROR_CHARACTERS]
+    error = " / ".join(error.splitlines())
     if run.state == "finished":
         return run.state, error
     if job is not None and job.waits:
         return "queued", error
     if run.state in ("failed", "interrupted"):
         refusal = _refusal(run.path) if job is None or not job.alive else ""
-        return ("refused", refusal[:_ERROR_CHARACTERS]) if refusal else (run.state, error)
+        return ("refused", refusal) if refusal else (run.state, error)
     alive = is_alive(run.path, run.manifest)
     if alive is False and (job is None or not job.alive):
         return "gone", f"its process ended without a word{_after(job)}; the same command continues it"
@@ -185,7 +192,7 @@ def _logged_error(waiting: WaitingRun) -> str:
     """The first line that the job's launcher printed as an error, from the log that submitit keeps of it."""
     sweep = waiting.path.parents[2]
     for log in sorted(sweep.glob(f".jobs/{waiting.submission.job_id}/*_log.err")):
-        for line in log.read_text(errors="replace").splitlines():
+        for line in (read_note(log) or "").splitlines():
             if line.startswith("error: "):
                 return line.removeprefix("error: ")
     return ""
@@ -211,7 +218,7 @@ def _speed(run: RunRecord) -> str:
     """Tokens a second over the last steps, prompts included, as the trainer counts them."""
     _, tokens = run.series("perf/total_num_tokens")
     _, seconds = run.series("perf/time_per_step")
-    if not len(tokens) or len(tokens) != len(seconds):
+    if not len(tokens) or len(tokens) != len(seconds) or not seconds[-5:].sum() > 0:
         return ""
     return f"{tokens[-5:].sum() / seconds[-5:].sum():,.0f}"
 

@@ -10,7 +10,9 @@ The file defines a `Method`, most simply of a log-ratio of its own:
     method = Method("half_past", LogRatio("half_past", half_of_the_past), PositionAdaptiveWindow(0.02, 0.04), "mine")
 
 It is imported in every training process, from the folder that the run was started in or from `method.search_path`,
-which on a cluster must be a folder that all nodes see.
+which on a cluster must be a folder that all nodes see. The file, with what it imports from its folder, is part of the
+run's identity and is copied into the run's `method_code/` (`ctpo.records.method_code`): a run does not continue with
+edited code. No part of it may bear a name of this project for something else.
 """
 
 from __future__ import annotations
@@ -19,24 +21,29 @@ import dataclasses
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from ctpo.methods.log_ratios import LogRatio
 from ctpo.methods.method import Method, MethodError
+from ctpo.records.method_code import FOLDER, fingerprints
 
 CUSTOM = "custom"
 _FIELD = "method.import_path"
 
 
-def load(import_path: str | None, search_path: str | None = None) -> Method:
+def load(import_path: str | None, search_path: str | None = None, code: Mapping[str, str] | None = None) -> Method:
     """The `Method` at `import_path`, named `custom`, as its loss and its run are.
 
     Args:
         import_path: `module:attribute`, the module as in an import statement.
         search_path: folder to look in after the usual places; None or empty for the usual places alone.
+        code: the sources that the run was started with, as of `fingerprints`; None for whatever is there.
 
     Raises:
-        MethodError: no such module or attribute, a module that fails to load, or an attribute that is no `Method`.
+        MethodError: no such module or attribute, a module that fails to load or was edited, an attribute that is no
+            `Method`, or one that bears a name of this project's methods.
     """
     if not import_path:
         raise MethodError(f"{_FIELD}: missing; name your file's method, for example {_FIELD}=my_ratio:method")
@@ -53,7 +60,35 @@ def load(import_path: str | None, search_path: str | None = None) -> Method:
         raise MethodError(
             f"{_FIELD}={import_path}: {attribute} is a {type(found).__name__}; it must be a ctpo.methods.Method"
         )
+    if code is not None and dict(code) != (now := fingerprints(import_path, search_path)):
+        edited = sorted(name for name in {*code, *now} if code.get(name) != now.get(name))
+        raise MethodError(
+            f"{_FIELD}={import_path}: {', '.join(edited)} was edited since the run began, which has a copy in "
+            f"{FOLDER}/; restore it, or choose another run.sweep"
+        )
+    _check_names(str(import_path), found)
     return dataclasses.replace(found, name=CUSTOM)
+
+
+def _check_names(import_path: str, found: Method) -> None:
+    """Raises MethodError where the method or a part of it bears the name of another one in this project."""
+    from ctpo.methods import METHODS
+
+    if found.name in METHODS:
+        raise MethodError(f"{_FIELD}={import_path}: its name {found.name!r} is one of this project's; choose another")
+    for part in ("log_ratio", "window", "rule"):
+        own = getattr(found, part)
+        for other in (getattr(method, part) for method in METHODS.values()):
+            same = own == other if isinstance(own, LogRatio) else type(own) is type(other)
+            if _called(own) == _called(other) and not same:
+                raise MethodError(
+                    f"{_FIELD}={import_path}: its {part} is called {_called(own)!r}, as another one in this project; "
+                    "choose another name"
+                )
+
+
+def _called(part: object) -> str:
+    return part.name if isinstance(part, LogRatio) else type(part).__name__
 
 
 def _module(name: str, search_path: str | None) -> ModuleType:

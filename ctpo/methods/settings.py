@@ -25,7 +25,7 @@ def configure(name: str, overrides: Mapping[str, Any] | None = None) -> Method:
     Args:
         name: a key of `METHODS`, or `custom`.
         overrides: for example `{"window": {"power": 0.7}}`; a part that is absent or None keeps its defaults. With
-            `custom` also `import_path` and `search_path` (see `ctpo.methods.custom`).
+            `custom` also `import_path`, `search_path` and `code` (see `ctpo.methods.custom`).
 
     Raises:
         MethodError: unknown method, part or field, or a value out of range, naming the known ones.
@@ -35,7 +35,7 @@ def configure(name: str, overrides: Mapping[str, Any] | None = None) -> Method:
 
     parts = dict(overrides or {})
     if name == CUSTOM:
-        method = load(parts.pop("import_path", None), parts.pop("search_path", None))
+        method = load(parts.pop("import_path", None), parts.pop("search_path", None), parts.pop("code", None))
     elif name in METHODS:
         method = METHODS[name]
     else:

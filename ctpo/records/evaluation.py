@@ -10,21 +10,22 @@ An evaluation has a directory of its own, never that of a training run, whose sa
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
-import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import BaseFileLock
+
+from ctpo.records import locks
 from ctpo.records import manifest as manifests
-from ctpo.records.files import RecordError, append_lines, json_safe, read_lines, repair_lines, write_text
+from ctpo.records.files import RecordError, append_lines, json_safe, read_lines, read_record, repair_lines, write_text
 from ctpo.records.identity import first_difference
+from ctpo.records.liveness import LOCK_FILE
 from ctpo.records.run_directory import RunDirectoryBusy
-from ctpo.records.samples import check_benchmark, write_samples
+from ctpo.records.samples import check_benchmark, read_samples, write_samples
+from ctpo.records.schema import EVALUATION, MAPPING, SAMPLE_ROW
 
 _LOCK_WAIT_S = 60.0
 Key = tuple[str, int]
@@ -72,12 +73,12 @@ def run_of_checkpoint(checkpoint: Path) -> tuple[Path, dict[str, Any]] | None:
     for parent in (checkpoint, *checkpoint.parents):
         if (parent / manifests.FILE).is_file():
             config: dict[str, Any] = manifests.read_manifest(parent)["config"]
-            return (parent, config) if manifests.EVALUATION not in config else None
+            return (parent, config) if EVALUATION not in config else None
     return None
 
 
 def _refuse_training_run(path: Path) -> None:
-    if (path / manifests.FILE).exists() and manifests.EVALUATION not in manifests.read_manifest(path)["config"]:
+    if (path / manifests.FILE).exists() and EVALUATION not in manifests.read_manifest(path)["config"]:
         raise RecordError(
             f"run.dir: {path} holds a training run, whose own samples an evaluation would overwrite; "
             "choose another run.sweep"
@@ -87,25 +88,13 @@ def _refuse_training_run(path: Path) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """The directory's lock, for a moment; waits for other jobs."""
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = locks.acquire(path / LOCK_FILE, _LOCK_WAIT_S)
+    if lock is None:
+        raise RunDirectoryBusy(f"run.dir: {path} is in use by another process; wait for it or end it first")
     try:
-        end = time.monotonic() + _LOCK_WAIT_S
-        while not _try_lock(descriptor):
-            if time.monotonic() > end:
-                raise RunDirectoryBusy(f"run.dir: {path} is in use by another process; wait for it or end it first")
-            time.sleep(0.05)
         yield
     finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Any other error: a file system without locks (some Lustre mounts); jobs go on unguarded.
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
+        lock.release()
 
 
 class SampleParts:
@@ -118,7 +107,7 @@ class SampleParts:
         self._settings = folder / f"step_{step}.settings.json"
         self._parts = folder / f"step_{step}.parts"
         self._own: Path | None = None
-        self._lock: int | None = None
+        self._lock: BaseFileLock | None = None
 
     @property
     def complete(self) -> bool:
@@ -137,10 +126,7 @@ class SampleParts:
                 if self.path.exists():
                     raise RecordError(f"{self.path}: was not written by an evaluation; choose another run.sweep")
                 write_text(self._settings, json.dumps(wanted, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        try:
-            recorded = json.loads(self._settings.read_text())
-        except ValueError:
-            raise RecordError(f"{self._settings}: not JSON; remove it with the samples beside it") from None
+        recorded = read_record(self._settings, MAPPING, "remove it with the samples beside it")
         difference = first_difference(recorded, wanted, ())
         if difference is not None:
             raise RecordError(
@@ -156,9 +142,8 @@ class SampleParts:
         """
         self._own = self._parts / f"{shard}-of-{shards}.jsonl"
         self._parts.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._own, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _try_lock(self._lock):
-            self.close()
+        self._lock = locks.acquire(self._own, 0)
+        if self._lock is None:
             raise RunDirectoryBusy(
                 f"evaluation.shard={shard}/{shards}: another process draws this part of {self.benchmark} "
                 f"in {self.run}; wait for it or end it first"
@@ -168,7 +153,7 @@ class SampleParts:
     def close(self) -> None:
         """Lets go of the part."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -183,9 +168,9 @@ class SampleParts:
         """
         found: dict[Key, dict[str, Any]] = {}
         for part in sorted(self._parts.glob("*.jsonl")):
-            rows, problems = read_lines(part)
+            rows, problems = read_lines(part, SAMPLE_ROW)
             if problems:
-                raise RecordError(f"{part}: {problems[0]}; remove that line to draw its sample again")
+                raise RecordError(f"{part.parent / problems[0]}; remove that line to draw its sample again")
             for row in rows:
                 found.setdefault((row["problem_id"], row["sample_index"]), row)
         return found
@@ -207,7 +192,5 @@ class SampleParts:
 
     def scores(self) -> dict[str, list[float]]:
         """Of complete samples: the scores of each problem, by sample index."""
-        import pandas as pd
-
-        frame = pd.read_parquet(self.path).sort_values(["problem_id", "sample_index"])
+        frame = read_samples(self.path).sort_values(["problem_id", "sample_index"])
         return {str(problem): rows["score"].tolist() for problem, rows in frame.groupby("problem_id")}

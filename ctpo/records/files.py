@@ -6,11 +6,16 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+Parsed = TypeVar("Parsed")
 
 
 class RecordError(ValueError):
@@ -41,9 +46,24 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     fsync_directory(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_whole` for what is there already."""
+    write_whole(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for UTF-8 text."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
+
+
+def write_reserved(reserve: Path, path: Path, text: str) -> None:
+    """Writes `path` in the blocks of the file `reserve`, which becomes it: needs no free space."""
+    with reserve.open("r+b") as file:
+        file.write(text.encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    reserve.replace(path)
 
 
 def json_safe(value: Any, name: str = "value") -> Any:
@@ -72,9 +92,9 @@ def json_safe(value: Any, name: str = "value") -> Any:
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def json_number(value: Any) -> Any:
-    """Undoes `json_safe` for a single value: the three strings become floats again."""
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+def json_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """Undoes `json_safe` for the values of a mapping: the three strings become floats again."""
+    return {key: _NON_FINITE.get(item, item) if isinstance(item, str) else item for key, item in value.items()}
 
 
 def repair_lines(path: Path) -> int:
@@ -101,30 +121,102 @@ def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        data = "".join(lines).encode()
+        data, before = "".join(lines).encode(), os.fstat(descriptor).st_size
         if os.write(descriptor, data) < len(data):
-            raise OSError(errno.ENOSPC, "the file system took only part of a row", str(path))
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of a line file, and what is wrong with it: rows that do not parse are left out and named.
+def read_bytes(path: Path) -> bytes:
+    """Content of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device, which would block.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
+def content_of(path: Path) -> bytes:
+    """`read_bytes` of a record.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_note(path: Path) -> str | None:
+    """Text that is no record: None where it is missing or unreadable."""
+    try:
+        return read_bytes(path).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def read_record(path: Path, schema: TypeAdapter[Parsed], fix: str) -> Parsed:
+    """The JSON file `path`, if it is what `schema` says.
+
+    Args:
+        fix: end of the error message: what to do about the file.
+
+    Raises:
+        RecordError: it cannot be read, is not JSON or has another shape; the message names file, field and value.
+    """
+    try:
+        return parsed(read_bytes(path), schema)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except ValueError as error:
+        reason = str(error)
+    raise RecordError(f"{path}: {reason}; {fix}")
+
+
+def parsed(content: bytes, schema: TypeAdapter[Parsed]) -> Parsed:
+    """Strict JSON (no NaN, no lone surrogates, UTF-8) of the given shape.
+
+    Raises:
+        ValueError: it is not; the message names the first field that is wrong.
+    """
+    try:
+        return schema.validate_python(from_json(content, allow_inf_nan=False), strict=True)
+    except ValidationError as error:
+        raise ValueError(in_words(error)) from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+
+
+def in_words(error: ValidationError) -> str:
+    """The first thing that is wrong: field, what is expected, the value."""
+    first = error.errors(include_url=False)[0]
+    shown = "" if first["type"] == "missing" else f", not {first['input']!r:.60}"
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}{': ' if where else ''}{first['msg']}{shown}"
+
+
+def read_lines(path: Path, schema: TypeAdapter[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of a line file, and what is wrong with it: rows that do not fit `schema` are left out and named.
 
     A torn last line is a row that was never written; it is left out without a word.
     """
-    if not path.exists():
+    try:
+        *complete, _torn = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
         return [], []
-    *complete, _torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        return [], [f"{path.name}: cannot be read ({error.strerror})"]
     rows, problems = [], []
     for number, line in enumerate(complete, start=1):
         try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append({key: json_number(value) for key, value in row.items()})
-        else:
-            problems.append(f"{path.name} line {number} is not a row with an integer `step`: left out")
+            rows.append(parsed(line, schema))
+        except ValueError as error:
+            problems.append(f"{path.name} line {number}: {error}: left out")
     return rows, problems

@@ -16,7 +16,10 @@ MAY_DIFFER = (
     "actor_rollout_ref.rollout.agent.agent_loop_config_path",
     "dry_run",
     "hydra",
+    "method.search_path",
+    "actor_rollout_ref.actor.method.search_path",
     "ray_kwargs",
+    "records.allow_gaps",
     "run.dir",
     "run.preflight",
     "run.root",
@@ -82,10 +85,11 @@ def config_hash(config: Mapping[str, Any], may_differ: Sequence[str] = MAY_DIFFE
 def first_difference(
     recorded: Mapping[str, Any], wanted: Mapping[str, Any], may_differ: Sequence[str] = MAY_DIFFER
 ) -> str | None:
-    """`"field: recorded ..., now ..."` for the first field, in sorted order, that differs, or None."""
+    """`"field: recorded ..., now ..."` for the first field that differs, or None."""
     old, new = _identity(recorded, may_differ), _identity(wanted, may_differ)
     shown_old, shown_new = dict(flatten(recorded)), dict(flatten(wanted))
-    for name in sorted(old.keys() | new.keys()):
+    # The shortest name first: others may only interpolate it.
+    for name in sorted(old.keys() | new.keys(), key=lambda name: (name.count("."), name)):
         if name not in old or name not in new or old[name] != new[name]:
             before, after = (repr(shown[name]) if name in shown else "absent" for shown in (shown_old, shown_new))
             return f"{name} (recorded {before}, now {after})"

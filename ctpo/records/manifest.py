@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ctpo.records import provenance
-from ctpo.records.files import RecordError, json_safe, write_text
+from ctpo.records import method_code, provenance
+from ctpo.records.files import json_safe, read_record, write_bytes, write_reserved, write_text
 from ctpo.records.identity import ConfigMismatch, config_hash, first_difference
+from ctpo.records.schema import MANIFEST, SCHEMA, State
 
-SCHEMA = 1
 FILE = "manifest.json"
-#: Node of a recorded config that only an evaluation has.
-EVALUATION = "evaluation"
-State = Literal["created", "running", "finished", "failed", "interrupted"]
+#: Space held for the manifest's last version, which must be written when the disk is full.
+RESERVE, RESERVE_BYTES = ".manifest.reserve", 512 * 1024
 
 
 def now() -> str:
@@ -30,21 +31,24 @@ def read_manifest(run: Path) -> dict[str, Any]:
     Raises:
         RecordError: it is missing or not a manifest of this schema.
     """
-    path = run / FILE
+    return read_record(run / FILE, MANIFEST, "restore it, or move the run's directory away to start anew")
+
+
+def write_manifest(run: Path, manifest: Mapping[str, Any], last: bool = False) -> None:
+    """Replaces the manifest of `run` as a whole; the `last` version takes the space held for it if it must."""
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    reserve = run / RESERVE
     try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        raise RecordError(f"{path}: cannot be read ({reason}); remove the run to start anew") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise RecordError(f"{path}: schema {found!r}, this code reads {SCHEMA}")
-    return manifest
-
-
-def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
-    """Replaces the manifest of `run` as a whole."""
-    write_text(run / FILE, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_text(run / FILE, text)
+    except OSError as error:
+        if not last or error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
+            raise
+        write_reserved(reserve, run / FILE, text)
+    if last:
+        reserve.unlink(missing_ok=True)
+    elif not reserve.exists():
+        with suppress(OSError):
+            write_bytes(reserve, bytes(RESERVE_BYTES))
 
 
 def create_manifest(run: Path, config: Mapping[str, Any], seeds: Mapping[str, int], may_differ: Sequence[str]) -> None:
@@ -75,8 +79,14 @@ def check_config(run: Path, config: Mapping[str, Any], may_differ: Sequence[str]
     if difference is not None:
         raise ConfigMismatch(
             f"run.dir: {run} holds a run of another config: {difference}.\n"
-            "Give it the recorded value to continue that run, or choose another run.sweep or run.seed."
+            f"{_way_on(run, difference)}, or choose another run.sweep or run.seed."
         )
+
+
+def _way_on(run: Path, difference: str) -> str:
+    if difference.startswith("method.code."):
+        return f"The method's code was edited: restore it from {run / method_code.FOLDER} to continue that run"
+    return "Give it the recorded value to continue that run"
 
 
 def reopen_manifest(run: Path, config: Mapping[str, Any], may_differ: Sequence[str]) -> State:

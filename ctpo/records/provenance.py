@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import shutil
@@ -26,8 +27,10 @@ PACKAGES = (
     "sympy",
     "hydra-core",
 )
-#: Untracked files above this size are named in the diff, not contained in it.
-MAX_UNTRACKED_BYTES = 256 * 1024
+#: What of a checkout can change what a run computes, as git's path patterns.
+SOURCES = ("*.py", "*.yaml", "*.yml", "*.toml", "*.lock", "*.sh", "Makefile")
+#: The diff is cut here. Untracked files that do not fit (a stray virtual environment, say) are counted.
+MAX_DIFF_BYTES = 1 << 20
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -43,23 +46,42 @@ def _output(*command: str, cwd: Path | None = None, ok: tuple[int, ...] = (0,)) 
 def git_state(project: Path = PROJECT) -> tuple[dict[str, Any], str]:
     """`({"commit", "dirty"}, diff)` of the checkout that this code runs from; commit None outside of one.
 
-    The diff holds tracked changes and untracked files (only their names where they are large).
+    The diff holds what differs in `SOURCES`: tracked changes and untracked files, up to `MAX_DIFF_BYTES`.
     """
     commit = _output("git", "rev-parse", "HEAD", cwd=project)
     top = _output("git", "rev-parse", "--show-toplevel", cwd=project)
     # An installed package can lie inside someone else's checkout; that commit says nothing about this code.
     if commit is None or top is None or Path(top.strip()).resolve() != project.resolve():
         return {"commit": None, "dirty": None}, ""
-    parts = [_output("git", "diff", "--no-ext-diff", "HEAD", cwd=project) or ""]
-    untracked = _output("git", "ls-files", "--others", "--exclude-standard", "-z", cwd=project) or ""
-    for name in filter(None, untracked.split("\0")):
-        if (project / name).is_file() and (project / name).stat().st_size <= MAX_UNTRACKED_BYTES:
-            # git diff --no-index exits with 1 when there is a difference.
-            parts.append(_output("git", "diff", "--no-index", "/dev/null", name, cwd=project, ok=(0, 1)) or "")
+    changed = _output("git", "diff", "--no-ext-diff", "HEAD", "--", *SOURCES, cwd=project) or ""
+    listed = _output("git", "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES, cwd=project) or ""
+    untracked = [name for name in listed.split("\0") if name]
+    parts, left_out, room = [changed[:MAX_DIFF_BYTES]], 0, MAX_DIFF_BYTES - len(changed)
+    for name in untracked:
+        addition = _addition(project / name, name) if room > 0 else None
+        if addition is None or len(addition) > room:
+            left_out += 1
         else:
-            parts.append(f"untracked, too large to show: {name}\n")
-    diff = "".join(parts)
-    return {"commit": commit.strip(), "dirty": bool(diff)}, diff
+            parts.append(addition)
+            room -= len(addition)
+    if left_out or room < 0:
+        parts.append(f"\ncut at {MAX_DIFF_BYTES} characters: {left_out} of {len(untracked)} untracked files left out\n")
+    return {"commit": commit.strip(), "dirty": bool(changed or untracked)}, "".join(parts)
+
+
+def _addition(path: Path, name: str) -> str | None:
+    """An untracked file as a diff that `git apply` takes; None if it is too large or unreadable."""
+    try:
+        if path.stat().st_size > MAX_DIFF_BYTES:
+            return None
+        lines = list(io.StringIO(path.read_bytes().decode(errors="replace"), newline="\n"))
+    except OSError:
+        return None
+    head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
+    if not lines:
+        return head
+    body = "".join(f"+{line}" if line.endswith("\n") else f"+{line}\n\\ No newline at end of file\n" for line in lines)
+    return f"{head}--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
 
 
 def package_versions() -> dict[str, str]:

@@ -1,27 +1,36 @@
-"""Reading runs for analysis: typed, and with a list of everything that is not as it should be."""
+"""Reading runs for analysis: typed, and with a list of everything that is not as it should be.
+
+A run is what its manifest says (`config.run`), and lies in the folder of that name: a copy under another name is no
+second run. What is wrong with one run is a problem of that run alone, and never an exception.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ctpo.records.files import RecordError, read_lines
-from ctpo.records.manifest import EVALUATION, State
-from ctpo.records.run_directory import RunDirectory, read_position_stats, step_of
-from ctpo.records.samples import SAMPLE_FIELDS
+from ctpo.records.files import RecordError, read_bytes, read_lines
+from ctpo.records.manifest import FILE, read_manifest
+from ctpo.records.position_archive import read_position_stats
+from ctpo.records.samples import read_samples
+from ctpo.records.schema import EVALUATION, METRICS_ROW, State
+from ctpo.records.steps import step_of
 from ctpo.records.submission import Submission, read_submission
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEED = re.compile(r"seed(\d+)")
 Read = TypeVar("Read")
+_RECORDS = ("metrics.jsonl", "position_stats", "samples", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Problem:
     """Something of a run that is missing, half-finished or malformed. `where` is relative to the root."""
 
     where: str
-    kind: str  # "missing" | "unfinished" | "malformed"
+    kind: str  # "missing" | "unfinished" | "malformed" | "copy"
     message: str
 
     def __str__(self) -> str:
@@ -75,7 +84,7 @@ class RunRecord:
 
     @property
     def total_steps(self) -> int | None:
-        return self.manifest["config"].get("trainer", {}).get("total_training_steps")
+        return self.config.get("trainer", {}).get("total_training_steps")
 
     @property
     def last_step(self) -> int | None:
@@ -88,18 +97,18 @@ class RunRecord:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """One row per step, in order. Of a step recorded twice the later row counts; that is a problem."""
-        rows, problems = read_lines(self.path / "metrics.jsonl")
+        rows, problems = read_lines(self.path / "metrics.jsonl", METRICS_ROW)
         for message in problems:
             self.add_problem("malformed", message)
         by_step = {row["step"]: row for row in rows}
-        if len(by_step) < len(rows):
-            self.add_problem(
-                "malformed", f"metrics.jsonl has {len(rows) - len(by_step)} steps twice: the later row counts"
-            )
-        steps = sorted(by_step)
-        gaps = sorted(set(range(steps[0], steps[-1])) - by_step.keys()) if steps else []
-        if gaps:
-            self.add_problem("malformed", f"metrics.jsonl lacks {len(gaps)} steps in between, the first is {gaps[0]}")
+        twice = len(rows) - len(by_step)
+        if twice:
+            self.add_problem("malformed", f"metrics.jsonl has {twice} steps twice: the later row counts")
+        steps = self._within_the_run(by_step, "metrics.jsonl step {}")
+        after = next((step for step, following in pairwise(steps) if following > step + 1), None)
+        if after is not None:
+            lacking = steps[-1] - steps[0] + 1 - len(steps)
+            self.add_problem("malformed", f"metrics.jsonl lacks {lacking} steps in between, the first is {after + 1}")
         return [by_step[step] for step in steps]
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -111,39 +120,58 @@ class RunRecord:
     @property
     def position_stats_steps(self) -> list[int]:
         """Steps with an archive of position statistics, ascending."""
-        return _steps(self.path / "position_stats")
+        return self._steps("position_stats", ".npz")
 
     def position_stats(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """`(arrays, meta)` of a step; None, and a problem, where it cannot be read."""
-        path = self.path / "position_stats" / f"step_{step}.npz"
-        return self._read(path, read_position_stats)
+        """`(arrays, meta)` of a step; None, and a problem, where they cannot be read or are of another method."""
+        name = f"position_stats/step_{step}.npz"
+        archive = self._read(name, read_position_stats)
+        if archive is not None and archive[1]["method"] != self.algorithm:
+            self.add_problem("malformed", f"{name}: holds method {archive[1]['method']!r}: left out")
+            return None
+        return archive
 
     @property
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks that have samples."""
-        return sorted(folder.name for folder in (self.path / "samples").glob("*/") if _steps(folder))
+        return [name for name in self._listed("samples") if self.sample_steps(name)]
 
     def sample_steps(self, benchmark: str) -> list[int]:
         """Steps at which `benchmark` was evaluated, ascending."""
-        return _steps(self.path / "samples" / benchmark)
+        return self._steps(f"samples/{benchmark}", ".parquet")
 
     def samples(self, benchmark: str, step: int) -> pd.DataFrame | None:
         """Columns `SAMPLE_FIELDS`, one row per sample; None, and a problem, where the file cannot be read."""
-        path = self.path / "samples" / benchmark / f"step_{step}.parquet"
-        frame = self._read(path, _read_samples)
-        if frame is None:
-            return None
-        twice = int(frame.duplicated(["problem_id", "sample_index"]).sum())
-        if twice:
-            self.add_problem(
-                "malformed", f"{path.relative_to(self.path)} has {twice} samples twice: the file is left out"
-            )
-            return None
-        return frame
+        return self._read(f"samples/{benchmark}/step_{step}.parquet", read_samples)
 
-    def _read(self, path: Path, reader: Callable[[Path], Read]) -> Read | None:
+    def _steps(self, folder: str, suffix: str) -> list[int]:
+        paths = [Path(name) for name in self._listed(folder) if name.endswith(suffix)]
+        return self._within_the_run(
+            [step for path in paths if (step := step_of(path)) is not None], f"{folder}/step_{{}}{suffix}"
+        )
+
+    def _listed(self, folder: str) -> list[str]:
         try:
-            return reader(path)
+            return sorted(name for name in os.listdir(self.path / folder) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.add_problem("malformed", f"{folder}: cannot be read ({error.strerror}): left out")
+            return []
+
+    def _within_the_run(self, steps: Iterable[int], name: str) -> list[int]:
+        """`steps` in order without those that the run cannot have reached; `name` is theirs, for the problem."""
+        last = None if EVALUATION in self.config else self.total_steps
+        beyond = sorted(step for step in steps if last is not None and step > last)
+        if beyond:
+            self.add_problem(
+                "malformed", f"{name.format(beyond[0])} is beyond trainer.total_training_steps={last}: left out"
+            )
+        return sorted(set(steps) - set(beyond))
+
+    def _read(self, name: str, reader: Callable[[Path], Read]) -> Read | None:
+        try:
+            return reader(self.path / name)
         except RecordError as error:
             self.add_problem("malformed", f"{str(error).replace(f'{self.path}/', '')}: left out")
             return None
@@ -181,72 +209,86 @@ class FoundRuns:
 
 def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
     """All runs of `sweep` (of every sweep if None) under `root`; names every directory that it leaves out."""
-    root = Path(root)
-    runs: list[RunRecord] = []
-    unreadable: list[Problem] = []
-    waiting: list[WaitingRun] = []
-    for path in sorted(root.glob(f"{sweep or '*'}/*/*/*")):
-        match, name = _SEED.fullmatch(path.name), path.relative_to(root).as_posix()
-        if not path.is_dir() or path.name.startswith("."):
-            continue
-        if match is None:
-            unreadable.append(Problem(name, "malformed", "not a run: the folder must be called seed<number>"))
-            continue
-        directory = RunDirectory(path)
-        if not directory.manifest_path.exists() and not directory.metrics_path.exists():
-            # Hydra makes the folder before the request is checked: without a submission nothing is to run here.
-            waiting += _waiting(path, name, unreadable)
+    found = FoundRuns(Path(root), [], [])
+    for path in sorted(found.root.glob(f"{glob.escape(sweep) if sweep else '*'}/*/*/*")):
+        name = path.relative_to(found.root).as_posix()
+        if any(part.startswith(".") for part in name.split("/")[1:]):
             continue
         try:
-            manifest = directory.manifest()
+            _find(found, path, name)
         except RecordError as error:
-            unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
-            continue
-        parts = path.relative_to(root).parts
-        run = RunRecord(path, parts[0], parts[1], parts[2], int(match.group(1)), manifest)
-        _check_state(run)
-        runs.append(run)
-    return FoundRuns(root, runs, unreadable, waiting)
+            found.unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
+        except OSError as error:
+            found.unreadable.append(Problem(name, "malformed", f"cannot be read ({error.strerror})"))
+    for copy, original in _copies(found.runs):
+        message = f"holds the same {_content_file(copy)} as {original.name}: a copy, not counted"
+        found.unreadable.append(Problem(copy.name, "copy", message))
+        found.runs.remove(copy)
+    return found
 
 
-def _waiting(path: Path, name: str, unreadable: list[Problem]) -> list[WaitingRun]:
-    try:
+def _find(found: FoundRuns, path: Path, name: str) -> None:
+    if path.is_file() and not path.name.startswith("seed"):
+        return  # a note beside the runs
+    content = os.listdir(path)
+    if FILE not in content and not any(record in content for record in _RECORDS):
+        # Hydra makes the folder before the request is checked: without a submission nothing is to run here.
         submission = read_submission(path)
-    except RecordError as error:
-        unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
-        return []
-    return [] if submission is None else [WaitingRun(path, name, submission)]
+        if submission is not None:
+            found.waiting.append(WaitingRun(path, name, submission))
+        return
+    manifest = read_manifest(path)
+    names = manifest["config"]["run"]
+    own = "/".join([names["model"], names["method"], f"seed{names['seed']}"])
+    if own != name.partition("/")[2]:
+        message = f"its manifest says {own}: a copy or renamed, not counted; rename the folder if it is the only one"
+        found.unreadable.append(Problem(name, "copy", message))
+        return
+    run = RunRecord(path, name.partition("/")[0], names["model"], names["method"], names["seed"], manifest)
+    _check_state(run)
+    found.runs.append(run)
+
+
+def _copies(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """Runs of one model and method that hold the same rows or samples as an earlier one, with that one."""
+    first: dict[tuple[str, str, str, str], RunRecord] = {}
+    copies = []
+    for run in runs:
+        content = _content(run)
+        original = first.setdefault((run.sweep, run.model, run.method, content), run) if content else run
+        if original is not run:
+            copies.append((run, original))
+    return copies
+
+
+def _content_file(run: RunRecord) -> str:
+    return "samples" if EVALUATION in run.config else "metrics.jsonl"
+
+
+def _content(run: RunRecord) -> str:
+    """Hash of what the run measured, which two runs never share, for it has their times; empty if there is nothing."""
+    paths = [run.path / "metrics.jsonl"]
+    if EVALUATION in run.config:
+        paths = sorted(run.path.glob("samples/*/step_*.parquet"))
+    hashed = hashlib.sha256()
+    try:
+        contents = [read_bytes(path) for path in paths]
+    except OSError:
+        return ""
+    for content in contents:
+        hashed.update(content)
+    return hashed.hexdigest() if any(contents) else ""
 
 
 def _check_state(run: RunRecord) -> None:
     last = "none" if run.last_step is None else run.last_step
     done = f"{last} of {run.total_steps or 'unknown'} steps recorded"
-    recorded = run.manifest["config"].get("run", {})
-    for key in ("sweep", "model", "method", "seed"):
-        if key in recorded and recorded[key] != getattr(run, key):
-            run.add_problem(
-                "malformed", f"config says run.{key}={recorded[key]!r}; the folder says {getattr(run, key)!r}"
-            )
+    if run.config["run"]["sweep"] != run.sweep:
+        run.add_problem("malformed", f"config says run.sweep={run.config['run']['sweep']!r}; it lies in {run.sweep!r}")
     if run.state == "failed":
-        error = str(run.manifest["error"] or "no reason given").splitlines()[0][:200]
+        error = (run.manifest["error"] or "no reason given").splitlines()[0][:200]
         run.add_problem("unfinished", f"failed after {done}: {error}")
     elif run.state != "finished":
         run.add_problem("unfinished", f"state is {run.state!r}, {done}")
     elif run.total_steps and (run.last_step or 0) < run.total_steps:
         run.add_problem("malformed", f"says finished, but {done}")
-
-
-def _steps(folder: Path) -> list[int]:
-    return sorted(step for file in folder.glob("step_*") if (step := step_of(file)) is not None)
-
-
-def _read_samples(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many kinds
-        raise RecordError(f"{path}: not a samples file ({type(error).__name__})") from None
-    if list(frame.columns) != list(SAMPLE_FIELDS):
-        raise RecordError(f"{path}: columns are not {', '.join(SAMPLE_FIELDS)}")
-    return frame

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ctpo.records.files import RecordError, write_whole
+from pydantic import ValidationError
+
+from ctpo.records.files import RecordError, content_of, in_words, write_whole
+from ctpo.records.schema import SAMPLE_ROW
+from ctpo.records.steps import step_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Name and arrow type of each column, in file order.
 SAMPLE_FIELDS = {
@@ -24,7 +31,7 @@ SAMPLE_FIELDS = {
     "finish_reason": "string",
     "wall_s": "float64",
 }
-_CASTS = {"int64": int, "float64": float, "string": str}
+_MAY_BE_NULL = ("answer", "finish_reason")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -39,25 +46,11 @@ def check_benchmark(name: str) -> str:
     return name
 
 
-def _column(field: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    values = []
-    for index, row in enumerate(rows):
-        if field not in row:
-            raise RecordError(f"samples row {index}: {field} is missing; a row needs {', '.join(SAMPLE_FIELDS)}")
-        value = row[field]
-        try:
-            missing = value is None or (isinstance(value, float) and math.isnan(value) and kind != "float64")
-            values.append(None if missing else _CASTS[kind](value))
-        except (TypeError, ValueError):
-            raise RecordError(f"samples row {index}: {field}={value!r} is not a {kind}") from None
-    return values
-
-
 def write_samples(path: Path, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `rows` (mappings with `SAMPLE_FIELDS`; `step` may be left out) to the parquet file `path`.
 
     Raises:
-        RecordError: no rows, a missing or unknown column, a value of another type, or a sample given twice.
+        RecordError: no rows, a missing or unknown column, a value out of range, or a sample given twice.
     """
     import pyarrow
     import pyarrow.parquet
@@ -65,14 +58,64 @@ def write_samples(path: Path, step: int, rows: Iterable[Mapping[str, Any]]) -> N
     table = [{**row, "step": step} for row in rows]
     if not table:
         raise RecordError(f"samples: no rows for step {step}; an evaluation without samples is not recorded")
-    unknown = sorted(set().union(*table) - SAMPLE_FIELDS.keys())
-    if unknown:
-        raise RecordError(f"samples: unknown column {unknown[0]!r}; columns are {', '.join(SAMPLE_FIELDS)}")
-    columns = {field: _column(field, kind, table) for field, kind in SAMPLE_FIELDS.items()}
-    keys = list(zip(columns["problem_id"], columns["sample_index"], strict=True))
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise RecordError(f"samples: problem_id={twice[0]!r} sample_index={twice[1]} is given twice in step {step}")
-    schema = pyarrow.schema([(field, pyarrow.type_for_alias(kind)) for field, kind in SAMPLE_FIELDS.items()])
-    arrow = pyarrow.table(columns, schema=schema)
+    seen: set[tuple[str, int]] = set()
+    for number, row in enumerate(table):
+        try:
+            table[number] = row = SAMPLE_ROW.validate_python(row)
+        except ValidationError as error:
+            raise RecordError(f"samples row {number}: {in_words(error)}; fields: {', '.join(SAMPLE_FIELDS)}") from None
+        key = row["problem_id"], row["sample_index"]
+        if key in seen:
+            raise RecordError(f"samples: problem_id={key[0]!r} sample_index={key[1]} is given twice in step {step}")
+        seen.add(key)
+    arrow = pyarrow.Table.from_pylist(table, schema=_schema())
     write_whole(path, lambda file: pyarrow.parquet.write_table(arrow, file, compression="zstd"))
+
+
+def read_samples(path: Path) -> pd.DataFrame:
+    """Columns `SAMPLE_FIELDS`, one row per sample.
+
+    Raises:
+        RecordError: the file is no samples file, is of another step than its name says, or its values cannot be.
+    """
+    import pyarrow.parquet
+
+    content = content_of(path)
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+    except Exception as error:  # pyarrow raises many kinds
+        raise RecordError(f"{path}: not a samples file ({type(error).__name__})") from None
+    # pandas writes strings as `large_string`.
+    columns = [(column.name, str(column.type).removeprefix("large_")) for column in table.schema]
+    if columns != [(column.name, str(column.type)) for column in _schema()]:
+        raise RecordError(f"{path}: columns are {dict(columns)}, not {SAMPLE_FIELDS}")
+    frame: pd.DataFrame = table.to_pandas()
+    if problem := _defect(frame, step_of(path)):
+        raise RecordError(f"{path}: {problem}")
+    return frame
+
+
+def _defect(frame: pd.DataFrame, step: int | None) -> str:
+    if frame.empty:
+        return "no samples"
+    for name in SAMPLE_FIELDS:
+        missing = int(frame[name].isna().sum())
+        if missing and name not in _MAY_BE_NULL:
+            return f"{missing} of {len(frame)} values of {name} are missing or NaN"
+    wrong = ~frame["score"].between(0, 1)
+    if wrong.any():
+        first = frame["score"][wrong].iloc[0]
+        return f"{int(wrong.sum())} of {len(frame)} scores are not between 0 and 1, the first is {first}"
+    for name, kind in SAMPLE_FIELDS.items():
+        if kind != "string" and (frame[name] < 0).any():
+            return f"{name} is negative in {int((frame[name] < 0).sum())} of {len(frame)} samples"
+    if (frame["step"] != step).any():
+        return f"holds samples of step {frame['step'][frame['step'] != step].iloc[0]}"
+    twice = int(frame.duplicated(["problem_id", "sample_index"]).sum())
+    return f"has {twice} samples twice" if twice else ""
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    return pyarrow.schema([(field, pyarrow.type_for_alias(kind)) for field, kind in SAMPLE_FIELDS.items()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctpo.records.files import write_text
+from ctpo.records.files import read_note, write_text
 
 FILE = "stop"
 
@@ -16,10 +16,7 @@ def request_stop(run: Path, reason: str) -> None:
 
 def stop_reason(run: Path) -> str | None:
     """Why the run was asked to end, None if it was not."""
-    try:
-        return (run / FILE).read_text()
-    except FileNotFoundError:
-        return None
+    return read_note(run / FILE)
 
 
 def clear_stop(run: Path) -> None:

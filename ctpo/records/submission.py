@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ctpo.records.files import RecordError, write_text
+from ctpo.records.files import read_record, write_text
+from ctpo.records.schema import SUBMISSION
 
 FILE = "submission.json"
 
@@ -34,9 +36,6 @@ def read_submission(run: Path) -> Submission | None:
         RecordError: the file is not a submission.
     """
     path = run / FILE
-    try:
-        return Submission(**json.loads(path.read_text()))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (ValueError, TypeError):
-        raise RecordError(f"{path}: not a submission; remove it and submit again") from None
+    return Submission(**read_record(path, SUBMISSION, "not a submission; remove it and submit again"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from experiments.preflight import data, disk, model_folder, services, settings, validators, versions
+from experiments.preflight import data, disk, method_name, model_folder, services, settings, validators, versions
 from experiments.preflight.hardware import gpu_problems, visible_gpus
 
 __all__ = ["check_inputs", "check_request", "check_requests", "visible_gpus"]
@@ -32,6 +32,7 @@ def check_requests(configs: Sequence[DictConfig]) -> list[list[str]]:
             [
                 *gpu_problems(config),
                 *settings.value_problems(config),
+                *method_name.name_problems(config),
                 *settings.batch_problems(config),
                 *services.tir_problems(config),
                 *services.process_problems(config),

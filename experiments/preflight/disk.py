@@ -26,7 +26,15 @@ def disk_problems(config: DictConfig) -> Iterator[str]:
     free = shutil.disk_usage(folder).free
     if free + held < needed:
         yield (
-            f"run.root={config.run.root}: {free / 1e9:,.0f} GB are free there, checkpoints can take "
-            f"{needed / 1e9:,.0f} GB (trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the "
+            f"run.root={config.run.root}: {in_units(free)} are free there, checkpoints can take "
+            f"{in_units(needed)} (trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}, the "
             "best, one in writing); name a larger disk"
         )
+
+
+def in_units(count: int) -> str:
+    """Bytes with two digits or more, in the largest decimal unit for that."""
+    for exponent, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if count >= 10 ** (exponent + 1):
+            return f"{count / 10**exponent:,.0f} {unit}"
+    return f"{count} bytes"

@@ -25,7 +25,7 @@ import psutil
 import submitit
 from omegaconf import DictConfig, OmegaConf
 
-from ctpo.checkpoints import repair_tracker
+from ctpo.checkpoints import complete_steps
 from ctpo.platforms.environment import RUN_ENV
 from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop, stop_reason
 from ctpo.records.progress import REFUSED, set_phase
@@ -192,7 +192,7 @@ class TrainingJob:
         if run.state != "failed":
             return
         manifest, submission = run.manifest(), read_submission(run.path)
-        step = repair_tracker(checkpoints)
+        step = max(complete_steps(checkpoints), default=0)
         deaths = deaths_without_progress(manifest, step, submission.submitted if submission else "")
         print(f"died ({deaths} of {MAX_DEATHS} times from step {step}): {manifest['error']}", flush=True)
         if deaths >= MAX_DEATHS:

@@ -21,6 +21,7 @@ import torch
 from ctpo.platforms import environment
 from ctpo.records import SAMPLE_FIELDS, RunDirectory, find_runs
 from ctpo.records.files import read_lines
+from ctpo.records.schema import SAMPLE_ROW
 from experiments import prepare
 from experiments.compose import composed
 from tests.verl_checkpoint import LOG_PROBS, log_probs, token_ids
@@ -54,7 +55,7 @@ class EvaluationRun(Run):
 
     def rows(self) -> int:
         """Samples on disk."""
-        return sum(len(read_lines(file)[0]) for file in self.directory.glob("samples/*/*.parts/*.jsonl"))
+        return sum(len(read_lines(file, SAMPLE_ROW)[0]) for file in self.directory.glob("samples/*/*.parts/*.jsonl"))
 
     def tail(self) -> str:
         logs = [self.output, *self.directory.glob("evaluate-*.log")]

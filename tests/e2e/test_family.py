@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from ctpo.methods import METHODS
-from ctpo.records.files import read_lines
+from ctpo.records import RunDirectory
+from ctpo.records.position_archive import read_position_stats
 from ctpo.records.position_stats import PositionSums
-from ctpo.records.run_directory import read_position_stats
 
 from .conftest import PROJECT, Run
 from .family_run import STEPS
@@ -36,7 +36,7 @@ def test_every_method_trains_three_steps(new_run: Callable[..., Run]) -> None:
     assert run.wait(1400) == 0, run.tail()
     run.wait_for_no_process(60)
 
-    rows, problems = read_lines(run.directory / "metrics.jsonl")
+    rows, problems = RunDirectory(run.directory).rows()
     assert problems == []
     assert [row["step"] for row in rows] == list(range(1, STEPS * len(NAMES) + 1))
     for index, name in enumerate(NAMES):

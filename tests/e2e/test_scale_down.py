@@ -13,7 +13,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from ctpo.records import RunDirectory
-from ctpo.records.files import read_lines
 from ctpo.records.identity import flatten
 from experiments.compose import composed
 from experiments.prepare import prepare_model
@@ -97,7 +96,7 @@ def test_the_paper_scale_composition_trains(new_run: Callable[..., Run]) -> None
     run.wait_for_no_process(60)
     manifest = RunDirectory(run.directory).manifest()
     assert manifest["state"] == "finished"
-    rows, problems = read_lines(run.directory / "metrics.jsonl")
+    rows, problems = RunDirectory(run.directory).rows()
     assert problems == []
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ctpo.records import RunDirectory, find_runs
-from ctpo.records.files import read_lines
+from ctpo.records.position_archive import read_position_stats
 from ctpo.records.position_stats import PositionSums
-from ctpo.records.run_directory import read_position_stats
 
 from .conftest import Run
 
@@ -18,7 +17,7 @@ START_S, STEP_S = 240, 120
 
 
 def rows(run: Run) -> list[dict]:
-    found, problems = read_lines(run.directory / "metrics.jsonl")
+    found, problems = RunDirectory(run.directory).rows()
     assert problems == []
     return found
 

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 
 from ctpo.records import RunDirectory, RunRecord, find_runs
-from ctpo.records.files import read_lines
+from ctpo.records.position_archive import read_position_stats
 from ctpo.records.position_stats import PositionSums
-from ctpo.records.run_directory import read_position_stats
 
 from .conftest import (
     Sweep,
@@ -152,7 +151,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(new_sweep: Callable[..., Sweep
 
 def assert_same_work(run: RunRecord, reference: RunRecord) -> None:
     """Steps, prompts in their order, responses and samples; no row twice."""
-    rows, problems = read_lines(run.path / "metrics.jsonl")
+    rows, problems = RunDirectory(run.path).rows()
     assert problems == []
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row["step"] for row in reference.metrics] == list(range(1, STEPS + 1))
@@ -191,7 +190,7 @@ def test_two_tasks_of_a_job_train_as_one_ray_cluster(new_sweep: Callable[..., Sw
     job = sweep.job("ctpo")
     wait_until(lambda: not state(job), PATIENCE_S, lambda: sweep.output(job))
     assert manifest(sweep.run("ctpo"))["state"] == "finished", sweep.output(job)
-    (row,) = read_lines(sweep.run("ctpo") / "metrics.jsonl")[0]
+    (row,) = RunDirectory(sweep.run("ctpo")).rows()[0]
     assert row["training/rollout_probs_diff_max"] < 5e-5
     arrays, _ = read_position_stats(sweep.run("ctpo") / "position_stats" / "step_1.npz")
     assert PositionSums.from_arrays(arrays).positions.count[0].item() == 112

@@ -186,7 +186,8 @@ def test_a_run_that_was_not_evaluated_at_its_end_has_no_cell(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("nan", "1 of 8 scores are NaN"),
+        ("nan", "1 of 8 values of score are missing or NaN"),
+        ("above one", "1 of 8 scores are not between 0 and 1, the first is 3.32"),
         ("uneven", "1 to 2 samples per problem"),
         ("torn", "not a samples file"),
         ("twice", "has 8 samples twice"),
@@ -197,16 +198,15 @@ def test_damaged_samples_are_named_and_leave_the_cell_empty(tmp_path: Path, dama
     run = write_run(tmp_path, method="grpo", problems=4, k=2, stats_at=())
     path = run.path / "samples" / "arithmetic" / "step_15.parquet"
     rows = sample_rows(np.ones((4, 2)))
-    if damage == "nan":
-        rows[3]["score"] = float("nan")
-    elif damage == "uneven":
-        rows.pop()
-    run.write_samples("arithmetic", 15, rows)
+    run.write_samples("arithmetic", 15, rows[:-1] if damage == "uneven" else rows)
+    frame = pd.read_parquet(path)
     if damage == "torn":
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "twice":
-        frame = pd.read_parquet(path)
         pd.concat([frame, frame]).to_parquet(path, index=False)
+    elif damage != "uneven":
+        frame.loc[3, "score"] = float("nan") if damage == "nan" else 3.32
+        frame.to_parquet(path, index=False)
     sweep = load(tmp_path)
     artifact = table2.make(sweep, "tiny")
     assert message in problems_of(sweep)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from ctpo.positions import PositionStats
 from ctpo.records import (
     SAMPLE_FIELDS,
     ConfigMismatch,
@@ -61,10 +63,19 @@ def only_run(run: RunDirectory) -> RunRecord:
     return record
 
 
+def statistics(tokens: int = 3) -> PositionStats:
+    """Of one response, in the second update of a step."""
+    stats = PositionStats.zeros(8, bin_width=8, folds=2, max_updates=2)
+    ratios = torch.full((1, 8), 0.01).cumsum(-1)
+    mask = torch.arange(8)[None] < tokens
+    stats.update(ratios, torch.ones(1, 8), mask, folds=torch.tensor([1]))
+    return stats
+
+
 def train(run: RunDirectory, *steps: int) -> None:
     for step in steps:
         run.append_metrics(step, {"loss": step / 2})
-        run.write_position_stats(step, {"count": np.arange(3)}, {"step": step})
+        run.write_position_stats(step, statistics().to_arrays(), {"method": "ctpo"})
         run.write_samples("toy", step, [sample("a", 0), sample("a", 1, score=0.0)])
 
 
@@ -95,8 +106,8 @@ def test_a_whole_run_reads_back_as_it_was_written(run: RunDirectory) -> None:
     assert (steps.tolist(), values.tolist()) == ([1, 2, 3], [0.5, 1.0, 1.5])
     assert record.position_stats_steps == [1, 2, 3]
     arrays, meta = record.position_stats(2) or ({}, {})
-    assert arrays["count"].tolist() == [0, 1, 2]
-    assert meta == {"step": 2}
+    assert arrays["position_counts"][0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert meta == {"step": 2, "method": "ctpo"}
     assert record.benchmarks == ["toy"]
     frame = record.samples("toy", 3)
     assert frame is not None
@@ -243,13 +254,13 @@ def test_a_value_that_cannot_be_recorded_is_named(run: RunDirectory) -> None:
 
 def test_malformed_duplicate_and_missing_rows_are_reported(run: RunDirectory) -> None:
     run.open_for_training(config(), seeds=SEEDS)
-    run.metrics_path.write_text('{"step": 1, "x": 1}\nnot json\n{"step": 1, "x": 2}\n{"step": 4, "x": 3}\n')
+    run.metrics_path.write_text('{"step": 1, "x": 1}\nnot json\n{"step": 1, "x": 2}\n{"step": 3, "x": 3}\n')
     record = only_run(run)
-    assert [(row["step"], row["x"]) for row in record.metrics] == [(1, 2), (4, 3)]
+    assert [(row["step"], row["x"]) for row in record.metrics] == [(1, 2), (3, 3)]
     messages = " | ".join(problem.message for problem in record.problems)
-    assert "line 2 is not a row" in messages
+    assert "metrics.jsonl line 2: not JSON" in messages
     assert "1 steps twice" in messages
-    assert "lacks 2 steps in between, the first is 2" in messages
+    assert "lacks 1 steps in between, the first is 2" in messages
 
 
 @pytest.mark.parametrize(
@@ -257,9 +268,12 @@ def test_malformed_duplicate_and_missing_rows_are_reported(run: RunDirectory) ->
     [
         ([], "no rows for step 1"),
         ([sample("a", 0), sample("a", 0)], "problem_id='a' sample_index=0 is given twice"),
-        ([{"problem_id": "a"}], "sample_index is missing"),
-        ([sample("a", 0, colour="red")], "unknown column 'colour'"),
-        ([sample("a", 0, score="good")], "score='good' is not a float64"),
+        ([{"problem_id": "a"}], "samples row 0: sample_index: Field required"),
+        ([sample("a", 0, colour="red")], "colour: Extra inputs are not permitted, not 'red'"),
+        ([sample("a", 0, score="good")], "score: Input should be a valid number.*, not 'good'"),
+        ([sample("a", 0, score=1.5)], "score: Input should be less than or equal to 1, not 1.5"),
+        ([sample("a", 0, score=math.nan)], "score: .*, not nan"),
+        ([sample("a", 0), sample("a", 1, turns=-1)], "samples row 1: turns: .*, not -1"),
     ],
 )
 def test_bad_samples_are_refused_and_leave_no_file(run: RunDirectory, rows: list[Any], message: str) -> None:
@@ -273,13 +287,12 @@ def test_a_benchmark_that_is_no_folder_name_is_refused(run: RunDirectory) -> Non
         run.write_samples("../escape", 1, [sample("a", 0)])
 
 
-def test_a_nan_score_and_a_missing_answer_survive(run: RunDirectory) -> None:
+def test_a_missing_answer_survives(run: RunDirectory) -> None:
     run.open_for_training(config(), seeds=SEEDS)
-    run.write_samples("toy", 1, [sample("a", 0, score=math.nan, answer=None)])
+    run.write_samples("toy", 1, [sample("a", 0, answer=None), sample("a", 1, answer="NaN")])
     frame = only_run(run).samples("toy", 1)
     assert frame is not None
-    assert math.isnan(frame["score"][0])
-    assert frame["answer"].isna().all()
+    assert frame["answer"].isna().tolist() == [True, False]
 
 
 def test_unreadable_files_are_left_out_and_named(run: RunDirectory) -> None:
@@ -316,26 +329,27 @@ def test_finding_runs_names_everything_that_is_not_a_finished_run(tmp_path: Path
     start("ctpo", 1, "finished", 2)
     start("grpo", 0, "failed", 1)
     start("gspo", 0, None, 1)
-    (tmp_path / "demo" / "tiny" / "grpo" / "seed1").mkdir()
-    (tmp_path / "demo" / "tiny" / "grpo" / "seed1" / "metrics.jsonl").write_text("")
+    model = tmp_path / "demo" / "tiny"
+    (model / "grpo" / "seed1").mkdir()
+    (model / "grpo" / "seed1" / "metrics.jsonl").write_text("")
     # Hydra makes the folder of a request that is then refused: not a run, and nothing to report.
-    (tmp_path / "demo" / "tiny" / "grpo" / "seed2").mkdir()
-    (tmp_path / "demo" / "tiny" / "grpo" / "latest").mkdir()
-    (tmp_path / "demo" / "tiny" / "ctpo" / "seed1").rename(tmp_path / "demo" / "tiny" / "ctpo" / "seed7")
+    (model / "grpo" / "seed2").mkdir()
+    (model / "grpo" / "notes.txt").write_text("beside the runs")
+    (model / "grpo" / "seed3").write_text("a file in place of a folder")
 
     found = find_runs(tmp_path, "demo")
     assert [run.name for run in found.runs] == [
         "demo/tiny/ctpo/seed0",
-        "demo/tiny/ctpo/seed7",
+        "demo/tiny/ctpo/seed1",
         "demo/tiny/grpo/seed0",
         "demo/tiny/gspo/seed0",
     ]
-    text = "\n".join(str(problem) for problem in found.problems)
-    assert "grpo/latest: not a run: the folder must be called seed<number>" in text
-    assert "grpo/seed1: manifest.json: cannot be read" in text
-    assert "grpo/seed2" not in text
-    assert "unfinished: demo/tiny/grpo/seed0: failed after 1 of 3 steps recorded: CUDA out of memory" in text
-    assert "unfinished: demo/tiny/gspo/seed0: state is 'running', 1 of 3 steps recorded" in text
-    assert "malformed: demo/tiny/ctpo/seed7: says finished, but 2 of 3" in text
-    assert "config says run.seed=1; the folder says 7" in text
+    assert sorted(map(str, found.problems)) == [
+        "malformed: demo/tiny/ctpo/seed1: says finished, but 2 of 3 steps recorded",
+        "malformed: demo/tiny/grpo/seed1: manifest.json: cannot be read (No such file or directory); restore it, or "
+        "move the run's directory away to start anew",
+        "malformed: demo/tiny/grpo/seed3: cannot be read (Not a directory)",
+        "unfinished: demo/tiny/grpo/seed0: failed after 1 of 3 steps recorded: CUDA out of memory",
+        "unfinished: demo/tiny/gspo/seed0: state is 'running', 1 of 3 steps recorded",
+    ]
     assert find_runs(tmp_path, "absent").runs == []

@@ -98,7 +98,7 @@ def test_a_resumed_run_has_exactly_the_state_of_one_that_never_stopped(tmp_path:
     resumed.replay(records)
     assert torch.equal(resumed.deviations, states[-1])
     # A checkpoint of an earlier step: what came after is dropped first.
-    records.truncate_after(7)
+    records.set_aside_after(7)
     resumed.replay(records)
     assert torch.equal(resumed.deviations, states[6])
 
