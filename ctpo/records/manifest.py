@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ctpo.records import method_code, provenance
-from ctpo.records.files import json_safe, read_record, write_bytes, write_reserved, write_text
+from ctpo.records.files import RecordError, in_words, json_safe, read_record, write_bytes, write_reserved, write_text
 from ctpo.records.identity import ConfigMismatch, config_hash, first_difference
-from ctpo.records.schema import MANIFEST, SCHEMA, State
+from ctpo.records.schema import MANIFEST, NAMES, SCHEMA, State
 
 FILE = "manifest.json"
 #: Space held for the manifest's last version, which must be written when the disk is full.
@@ -56,6 +58,10 @@ def create_manifest(run: Path, config: Mapping[str, Any], seeds: Mapping[str, in
     import yaml  # type: ignore[import-untyped,unused-ignore]
 
     plain = json_safe(config, "config")
+    try:
+        NAMES.validate_python(plain.get("run"), strict=True)
+    except ValidationError as error:
+        raise RecordError(f"config.run: {in_words(error)}") from None
     write_text(run / "config.yaml", yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))
     manifest = {
         "schema": SCHEMA,

@@ -159,6 +159,7 @@ def _dicts(kind: Any) -> TypeAdapter[dict[str, Any]]:
 
 
 MANIFEST = _dicts(Manifest)
+NAMES = _dicts(RunNames)
 SUBMISSION = _dicts(SubmissionFields)
 METRICS_ROW = _dicts(Annotated[_MetricsRow, AfterValidator(_numbers)])
 SAMPLE_ROW = _dicts(SampleRow)

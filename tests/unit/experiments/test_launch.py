@@ -142,7 +142,7 @@ def test_progress_is_a_line_for_each_change_where_there_is_no_terminal(tmp_path:
     (tmp_path / "run").mkdir()
     config = OmegaConf.create(
         {
-            "run": {"dir": str(run.path), "model": "tiny", "method": "ctpo", "seed": 0},
+            "run": {"dir": str(run.path), "sweep": "demo", "model": "tiny", "method": "ctpo", "seed": 0},
             "trainer": {"total_training_steps": 2},
         }
     )
@@ -180,7 +180,7 @@ def test_a_terminal_that_has_gone_does_not_keep_a_run_from_ending(tmp_path: Path
     """A pipe whose reader is dead, as `| tee` leaves it."""
     reader, writer = os.pipe()
     os.close(reader)
-    run = {"dir": str(tmp_path), "model": "tiny", "method": "ctpo", "seed": 0}
+    run = {"sweep": "demo", "dir": str(tmp_path), "model": "tiny", "method": "ctpo", "seed": 0}
     config = OmegaConf.create({"run": run, "trainer": {"total_training_steps": 2}})
     records = RunDirectory(tmp_path)
     records.open_for_training({"run": run}, seeds={"run": 0})
