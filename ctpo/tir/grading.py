@@ -12,8 +12,8 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from ctpo.tir.answers import clean, number
-from ctpo.tir.comparing import MAX_ANSWER_CHARS, quick_verdict
+from ctpo.tir.answers import number
+from ctpo.tir.comparing import quick_verdict, read
 from ctpo.tir.grading_server import EQUAL, READY, RETIRED
 
 CPU_SECONDS = 0.6
@@ -62,9 +62,8 @@ class Grader:
 
     def readable(self, gold: str) -> bool:
         """Whether an answer in another form could be recognised as this one. Raises RuntimeError as `equal` does."""
-        if len(gold) > MAX_ANSWER_CHARS:
-            return False
-        return number(clean(gold)) is not None or self._ask(gold)
+        found = read(gold)
+        return found is not None and (number(found) is not None or self._ask(gold))
 
     def forget(self) -> None:
         """Grade everything anew from here on."""
