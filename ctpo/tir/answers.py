@@ -103,7 +103,10 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
     text = _SPACES.sub(" ", _NOTHING.sub("", text)).replace("...", r"\ldots ").replace(r"\degree", r"^{\circ}").replace("{,}", ",")
     if not re.search(r"[(\[]|\\\{|\\lbrace|^\{", text):
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
-    text = _plain(_TEXT.sub(_unwrapped, text), is_word)
+    text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
+    for _ in range(3):  # \text{\textbf{12}}
+        text = _TEXT.sub(_unwrapped, text)
+    text = _plain(text, is_word)
     text = re.sub(r"[\s.,;]+$", "", text) if not text.endswith("..") else text
     return " ".join((text + (r"\text{dollar}" if money else "")).split())
 
@@ -124,7 +127,7 @@ def _exponent(match: re.Match[str]) -> str:
 def _unwrapped(match: re.Match[str]) -> str:
     r"""Of a text macro the words stay in \text{}; numbers, signs, constants, functions and single letters do not."""
     before = match.string[: match.start()].rstrip()
-    measures = bool(re.search(r"[\d)}]$", before))
+    measures = bool(re.search(r"[\d)}/]$", before))
 
     def word(found: re.Match[str]) -> str:
         words = " ".join(found[0].replace(".", "").split())
@@ -138,6 +141,7 @@ def _unwrapped(match: re.Match[str]) -> str:
 
 def _plain(text: str, is_word: Callable[[str], bool]) -> str:
     r"""Names in plain letters as LaTeX (`sqrt(2)/2`, `2*pi`, `Rational(1, 2)`) and plain words as \text{}."""
+    text = re.sub(r"(?<![A-Za-z\\])E(?=\s*\*)|(?<=\*)\s*E(?![A-Za-z])", "e", text).replace(r"\lg", r"\log_{10}")
     text = _SPEED.sub(r"\\text{\1/\2}", text.replace("**", "^"))
     text = re.sub(r"^(-?[\d./]+) ([mshgL])$", r"\1\\text{\2}", text.strip())
     out: list[str] = []
@@ -187,7 +191,14 @@ def _closed(text: str) -> int:
 
 
 def _split_text(text: str) -> list[str]:
-    return [" ".join(part) for part in split(tuple(_TOKEN.findall(text)), {","})]
+    parts, level = [""], 0
+    for char in text:
+        level += (char in "([{") - (char in ")]}")
+        if char == "," and level == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def tokens(text: str) -> Tokens | None:

@@ -164,12 +164,14 @@ def _same(answer: Tokens, gold: Tokens, same_value: SameValue) -> bool:
     if _same_parts(ours, theirs, same_value):
         return True
     # Differently cut unions, and an interval against inequalities, are still the same set.
+    if {ours.kind, theirs.kind} <= {"()", "[]", "(]", "[)", "{}"}:
+        return False
     return _set_like(answer, ours) and _set_like(gold, theirs) and same_value(answer, gold)
 
 
 def _set_like(text: Tokens, found: Parts) -> bool:
     return (
-        found.kind in ("union", "()", "[]", "(]", "[)")
+        found.kind in ("union", "{}", "()", "[]", "(]", "[)")
         or bool(_ORDER & set(text))
         or any(token.startswith(r"\mathbb") for token in text)
     )
@@ -336,8 +338,12 @@ def _same_amount(answer: Tokens, gold: Tokens, same_value: SameValue) -> bool:
 
 def _plain_words(text: Tokens) -> str | None:
     if all(token.startswith(r"\text{") or (len(token) == 1 and token.isalpha()) for token in text):
-        return "".join(token[6:-1] if len(token) > 1 else token for token in text).replace(" ", "")
+        return _flat(text)
     return None
+
+
+def _flat(text: Tokens) -> str:
+    return re.sub(r"\\text\{([^{}]*)\}", r"\1", "".join(text)).replace(" ", "")
 
 
 def _words(text: Tokens) -> bool:
@@ -348,6 +354,8 @@ def _words(text: Tokens) -> bool:
 
 def _same_words(answer: Tokens, gold: Tokens) -> bool | None:
     ours, theirs = _plain_words(answer), _plain_words(gold)
+    if any(r"\text{" in token for token in (*answer, *gold)) and _flat(answer) == _flat(gold):
+        return True  # "October 30"
     if ours is None or theirs is None:
         return False if _words(gold) or (ours is not None and _words(answer)) else None
     # "yes" for "Yes", but two or three letters may name a segment or an angle: there the case counts.
@@ -364,13 +372,13 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 
 def _based(text: Tokens) -> tuple[str, int] | None:
     """The digits and the base of 1011_2, 152A_{11} or "1011 base 2"; None where the digits do not fit the base."""
-    words = tuple(t for t in text if t not in (r"\text{base}", "_", "{", "}"))
-    if len(text) < 3 or text[-1] not in ("}", words[-1]) or len(words) == len(text):
+    words = tuple(t for t in text if t not in (r"\text{base}", "_", "{", "}", "(", ")"))
+    if not words or not {"_", r"\text{base}"} & set(text[1:]) or text[-1] not in ("}", ")", words[-1]):
         return None
     base = _BASES.get(words[-1].removeprefix(r"\text{").removesuffix("}")) or (
         int(words[-1]) if words[-1].isdigit() and len(words[-1]) < 3 else 0
     )
-    spelled = re.sub(r"\\text\{(\w+)\}", r"\1", "".join(t for t in words[:-1] if t not in ("(", ")")))
+    spelled = re.sub(r"\\text\{(\w+)\}", r"\1", "".join(words[:-1]))
     digits = spelled.removeprefix("-").replace(".", "", 1)
     fits = any(c.isdigit() for c in digits) and all(c in _DIGITS[:base] for c in digits)
     return (spelled, base) if fits else None
@@ -484,6 +492,8 @@ def _with_unit(value: Tokens, unit: Tokens) -> Measured | None:
         elif word.isdigit() and last:
             dimensions[last[0]] += sign * (int(word) - 1)
             size *= last[1] ** (sign * (int(word) - 1))
+        elif word == "squared" and not last:
+            return None
         elif word in _POWERS:
             power = _POWERS[word]
         elif found and found != last:
