@@ -31,7 +31,7 @@ _RAISED = re.compile(r"(?<=[\w)}\]|])[⁻⁺]?[⁰¹²³⁴-⁹]+")
 # Layout: what a typesetter adds and a reader does not see.
 _JOINED = re.compile(r"(?<=\d)\s*(?:\{,\}\s*|,\s*(?:\\!\s*)+|(?:\\!\s*)+,\s*(?:\\!\s*)*)(?=\d{3}(?!\d))")
 _NOTHING = re.compile(
-    r"\\!\s*|\\(?:left|right|middle|[bB]igg?[lrm]?)\s*\.|\\v?phantom\s*\{[^{}]*\}|\\(?:textcolor|color)\s*\{[^{}]*\}"
+    r"\\!\s*|\\(?:left|right|middle|[bB]igg?[lrm]?)\s*\.|\\v?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)|\\(?:textcolor|color)\s*\{[^{}]*\}"
     r"|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|ensuremath|strut"
     r"|mathstrut|boxed|fbox|underline|math(?:bf|it|sf|tt|normal|bin|ord|rel|open|close|inner)|boldsymbol|bold|bm|bf|it"
     r"|rm|sf|tt|em)(?![a-zA-Z])"
@@ -45,6 +45,7 @@ _TEXT = re.compile(r"\\(?:text[a-z]*|emph|[mh]box|mathrm|operatorname\*?|mathop)
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z][\w'.-]*(?:\s+[A-Za-z][\w'.-]*)*")
 _SPEED = re.compile(r"(?<=[\d)}])\s*(k?m)\s*/\s*(s|h|hr)(?![A-Za-z])")
 _DELIMITED = re.compile(r"^(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])$", re.DOTALL)
+_WRAPPED = re.compile(r"\\(?:boxed|fbox|math(?:bf|it|sf|rm)|boldsymbol|bm|displaystyle)\s*\{")
 _NAME = re.compile(r"(?<![A-Za-z\\])(?:log(?:10|2)(?=\()|[A-Za-z]{2,}(?![A-Za-z]))")
 _SPELLINGS = {
     spelling: token
@@ -80,12 +81,13 @@ _CALLS = {
 _FUNCTIONS = frozenset(
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan arccot ln log lg exp max min gcd lcm det sqrt".split()
 )
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
+)
 _PLAIN = {name: rf"\{name} " for name in (*_FUNCTIONS, *_GREEK, "pi")} | {
     "oo": r"\infty ", "inf": r"\infty ", "infinity": r"\infty ", "asin": r"\arcsin ", "acos": r"\arccos ",
     "atan": r"\arctan ", "percent": r"\%", "pct": r"\%", "percentage": r"\%", "and": r"\land ", "or": r"\lor ",
 }  # fmt: skip
-
 
 
 def clean(text: str, is_word: Callable[[str], bool]) -> str:
@@ -94,20 +96,29 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
     `is_word` says which runs of plain letters are words, as in "180 miles", rather than products of variables.
     """
     text = "".join(_SIGNS.get(c) or (c if c.isascii() else _greek(c)) for c in _RAISED.sub(_exponent, text)).strip()
-    inner = _DELIMITED.match(text)
-    text = inner[1].strip() if inner and "$" not in inner[1].replace(r"\$", "") else text
+    for _ in range(MAX_DEPTH):
+        inner, wrapped = _DELIMITED.match(text), _WRAPPED.match(text)
+        if inner and "$" not in inner[1].replace(r"\$", ""):
+            text = inner[1].strip()
+        elif wrapped and wrapped.end() - 1 + _closed(text[wrapped.end() - 1 :]) == len(text.rstrip(". ")):
+            text = text.rstrip(". ")[wrapped.end() : -1].strip()
     money = re.match(r"-?\s*\\\$", text) or (re.match(r"-?\s*\$", text) and text.count("$") == 1)
     text = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", text)
     text = _SPACED_GROUPS.sub(lambda m: re.sub(r"\D", "", m[0]), _JOINED.sub("", text))
     text = re.sub(r"(?<![A-Za-z])([ap])\.\s?m(?![A-Za-z])\.?", r"\\text{\1m}", text) if r"\text{" not in text else text
-    text = _SPACES.sub(" ", _NOTHING.sub("", text)).replace("...", r"\ldots ").replace(r"\degree", r"^{\circ}").replace("{,}", ",")
+    text = (
+        _SPACES.sub(" ", _NOTHING.sub("", text))
+        .replace("...", r"\ldots ")
+        .replace(r"\degree", r"^{\circ}")
+        .replace("{,}", ",")
+    )
     if not re.search(r"[(\[]|\\\{|\\lbrace|^\{", text):
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
     for _ in range(3):  # \text{\textbf{12}}
         text = _TEXT.sub(_unwrapped, text)
     text = _plain(text, is_word)
-    text = re.sub(r"[\s.,;]+$", "", text) if not text.endswith("..") else text
+    text = re.sub(r"[\s.,;]+([\s}]*)$", r"\1", text)
     return " ".join((text + (r"\text{dollar}" if money else "")).split())
 
 
@@ -131,7 +142,9 @@ def _unwrapped(match: re.Match[str]) -> str:
 
     def word(found: re.Match[str]) -> str:
         words = " ".join(found[0].replace(".", "").split())
-        if words in _PLAIN or (len(words) == 1 and not (measures and words in "mshglL")):
+        if (words in _PLAIN and not (measures and words == "min")) or (
+            len(words) == 1 and not (measures and words in "mshglL")
+        ):
             return " " + _PLAIN.get(words, words)
         pieces = re.split(r"(?:^| )(and|or)(?: |$)", words)
         return "".join(_PLAIN.get(piece) or rf"\text{{{piece}}}" for piece in pieces if piece)
@@ -163,7 +176,9 @@ def _plain(text: str, is_word: Callable[[str], bool]) -> str:
         elif name in _PLAIN and not (name in ("min", "gcd", "max") and not after.startswith("(")):
             out.append(_PLAIN[name])
         else:
-            measures = re.search(r"[\d)}%]\s*/?\s*$", text[: found.start()]) or (out[-1:] == [" "] and "text" in out[-2])
+            measures = re.search(r"[\d)}%]\s*/?\s*$", text[: found.start()]) or (
+                out[-1:] == [" "] and "text" in out[-2]
+            )
             out.append(rf"\text{{{name}}}" if measures and is_word(name) else name)
     return "".join(out) + text[at:]
 
@@ -238,7 +253,9 @@ def _group(rest: deque[str], close: str | None) -> list[str]:
             out += _braced(_group(rest, "}"), whole=not out and not rest)
         elif token in _ACCENTS:
             inside = "".join(_argument(rest, token)).replace("\\", "")
-            out.append(rf"\mathit{{{token[1:]}{inside}}}" if inside.isalnum() and not inside.isdigit() else "\\overline")
+            out.append(
+                rf"\mathit{{{token[1:]}{inside}}}" if inside.isalnum() and not inside.isdigit() else "\\overline"
+            )
             out += [] if out[-1] != "\\overline" else ["{", inside, "}"]
         elif token == "^" and (marks := _marks(rest)):
             out += marks

@@ -226,7 +226,9 @@ def _same_ratio(ours: Sequence[Tokens], theirs: Sequence[Tokens], same_value: Sa
     return all(_same_single(_quotient(a), _quotient(g), same_value) for a, g in pairs)
 
 
-_NAME_TOKEN = re.compile(r"[A-Za-z]|\\mathit\{\w+\}|\\(?:angle|triangle|[a-z]*(?:alpha|beta|gamma|theta|phi|lambda|mu)|pi)")
+_NAME_TOKEN = re.compile(
+    r"[A-Za-z]|\\mathit\{\w+\}|\\(?:angle|triangle|[a-z]*(?:alpha|beta|gamma|theta|phi|lambda|mu)|pi)"
+)
 
 
 def _is_name(text: Tokens) -> bool:
@@ -302,7 +304,6 @@ def rounds_to(first: Fraction, second: Fraction) -> bool:
     """Whether two values agree to `PLACES` decimals, or below 1e-4 to as many digits."""
     scale = max(abs(first), abs(second))
     return 2 * abs(first - second) * 10**PLACES <= (1 if scale * 10**4 >= 1 else scale)
-
 
 
 def _same_single(answer: Tokens, gold: Tokens, same_value: SameValue) -> bool:

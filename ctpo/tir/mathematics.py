@@ -80,7 +80,9 @@ def _latex(text: Tokens) -> str:
         # The parser takes d for a differential, T for a transpose and \gamma for Euler's constant.
         if token in ("d", "T") and r"\int" not in text:
             token = rf"\mathit{{{token}}}"
-        out.append({r"\gamma": r"\mathit{gamma}", r"\Gamma": r"\mathit{Gamma}", "'": r"^{\mathit{prime}}"}.get(token, token))
+        out.append(
+            {r"\gamma": r"\mathit{gamma}", r"\Gamma": r"\mathit{Gamma}", "'": r"^{\mathit{prime}}"}.get(token, token)
+        )
     return " ".join(out)
 
 
@@ -184,8 +186,9 @@ def _relations(found: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(relation, sympy.core.relational.Relational) and isinstance(relation.rhs, sympy.Expr):
             turned = isinstance(relation, sympy.Gt | sympy.Ge)
             sign = {sympy.Gt: "Lt", sympy.Ge: "Le"}.get(type(relation), type(relation).__name__)
-            yield sign.replace("StrictLessThan", "Lt").replace("LessThan", "Le"), (
-                relation.rhs - relation.lhs if turned else relation.lhs - relation.rhs
+            yield (
+                sign.replace("StrictLessThan", "Lt").replace("LessThan", "Le"),
+                (relation.rhs - relation.lhs if turned else relation.lhs - relation.rhs),
             )
 
 
