@@ -73,7 +73,7 @@ def _latex(text: Tokens) -> str:
     out: list[str] = []
     for before, token in itertools.pairwise(("", *text)):
         letter = len(before) == 1 and before.isalpha()
-        if before[-1:].isdigit() and (token[0].isdigit() or token == "_") or token in ("'", "!") and before == "!":
+        if (before[-1:].isdigit() and (token[0].isdigit() or token == "_")) or (token in ("'", "!") and before == "!"):
             raise ValueError(f"no product, base or double factorial: {before} {token}")
         if token == "(" and ((letter and before not in _FUNCTION_NAMES) or _GREEK.fullmatch(before)):
             out.append(r"\cdot")

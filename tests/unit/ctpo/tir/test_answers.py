@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctpo.tir.answers import MAX_DEPTH, number
-from ctpo.tir.comparing import MAX_ANSWER_CHARS, equal, measure, parts, quick_verdict, read, readable
+from ctpo.tir.answers import MAX_DEPTH, number, parts
+from ctpo.tir.comparing import equal, quick_verdict, readable
+from ctpo.tir.measures import MAX_ANSWER_CHARS, measure, read
 
 
 @pytest.mark.parametrize(

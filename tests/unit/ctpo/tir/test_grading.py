@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ctpo.sandbox.memory_watch import state_of
-from ctpo.tir.grading import MAX_ANSWER_CHARS, Grader
+from ctpo.tir.grading import Grader
+from ctpo.tir.measures import MAX_ANSWER_CHARS
 
 LIMIT = 0.8
 
