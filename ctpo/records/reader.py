@@ -1,7 +1,7 @@
 """Reading runs for analysis: typed, and with a list of everything that is not as it should be.
 
-A run is what its manifest says (`config.run`), and lies in the folder of that name: a copy under another name is no
-second run. What is wrong with one run is a problem of that run alone, and never an exception.
+A run is what its manifest says (`config.run`), wherever it lies: a copy under another name is no second run. What is
+wrong with one run is a problem of that run alone, and never an exception.
 """
 
 from __future__ import annotations
@@ -59,8 +59,17 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """`sweep/model/method/seed<k>`, the directory below the root."""
+        """The directory below the root, `sweep/model/method/seed<k>` where it is in place."""
+        return "/".join(self.path.parts[-4:])
+
+    @property
+    def own_name(self) -> str:
+        """Where the manifest says that it belongs."""
         return f"{self.sweep}/{self.model}/{self.method}/seed{self.seed}"
+
+    @property
+    def in_place(self) -> bool:
+        return self.name == self.own_name
 
     @property
     def state(self) -> State:
@@ -220,10 +229,12 @@ def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
             found.unreadable.append(Problem(name, "malformed", str(error).replace(f"{path}/", "")))
         except OSError as error:
             found.unreadable.append(Problem(name, "malformed", f"cannot be read ({error.strerror})"))
-    for copy, original in _copies(found.runs):
-        message = f"holds the same {_content_file(copy)} as {original.name}: a copy, not counted"
-        found.unreadable.append(Problem(copy.name, "copy", message))
+    for copy, reason in _copies(found.runs):
+        found.unreadable.append(Problem(copy.name, "copy", f"{reason}: a copy, not counted"))
         found.runs.remove(copy)
+    for run in found.runs:
+        if not run.in_place:
+            run.add_problem("malformed", f"its manifest says {run.own_name}: counted as that; rename the folder")
     return found
 
 
@@ -239,25 +250,27 @@ def _find(found: FoundRuns, path: Path, name: str) -> None:
         return
     manifest = read_manifest(path)
     names = manifest["config"]["run"]
-    own = "/".join([names["model"], names["method"], f"seed{names['seed']}"])
-    if own != name.partition("/")[2]:
-        message = f"its manifest says {own}: a copy or renamed, not counted; rename the folder if it is the only one"
-        found.unreadable.append(Problem(name, "copy", message))
-        return
     run = RunRecord(path, name.partition("/")[0], names["model"], names["method"], names["seed"], manifest)
     _check_state(run)
     found.runs.append(run)
 
 
-def _copies(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """Runs of one model and method that hold the same rows or samples as an earlier one, with that one."""
-    first: dict[tuple[str, str, str, str], RunRecord] = {}
+def _copies(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, str]]:
+    """Runs that another one of the sweep, model and method already is: by their seed, or by what they hold; and why.
+
+    The one in the folder of its name counts.
+    """
+    first: dict[tuple[str, ...], RunRecord] = {}
     copies = []
-    for run in runs:
-        content = _content(run)
-        original = first.setdefault((run.sweep, run.model, run.method, content), run) if content else run
-        if original is not run:
-            copies.append((run, original))
+    for run in sorted(runs, key=lambda run: (not run.in_place, run.name)):
+        cell = (run.sweep, run.model, run.method)
+        seed, content = (*cell, "seed", str(run.seed)), (*cell, "content", _content(run))
+        if seed in first:
+            copies.append((run, f"its manifest says {run.own_name}, which {first[seed].name} is"))
+        elif content[-1] and content in first:
+            copies.append((run, f"holds the same {_content_file(run)} as {first[content].name}"))
+        else:
+            first |= {seed: run, content: run}
     return copies
 
 

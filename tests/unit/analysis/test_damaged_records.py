@@ -348,12 +348,12 @@ def edited_seed(path: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     ("copy", "message"),
     [
-        ("ctpo/seed2", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
-        ("ctpo/seed00", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
-        ("ctpo/seed0 (copy)", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
-        ("ctpo/backup", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
-        ("grpo/seed0", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
-        ("ctpo/linked", "its manifest says tiny/ctpo/seed0: a copy or renamed, not counted"),
+        ("ctpo/seed2", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
+        ("ctpo/seed00", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
+        ("ctpo/seed0 (copy)", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
+        ("ctpo/backup", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
+        ("grpo/seed0", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
+        ("ctpo/linked", f"its manifest says {SOUND}, which {SOUND} is: a copy, not counted"),
         ("ctpo/seed7", f"holds the same metrics.jsonl as {SOUND}: a copy, not counted"),
     ],
 )
@@ -374,6 +374,19 @@ def test_a_copy_of_a_run_is_no_second_seed(root: Path, tmp_path: Path, copy: str
     assert problem.message.startswith(message)
     assert final_scores(sweep, "tiny").cells["ctpo"]["arithmetic"].seeds == (0, 1)
     assert {row.name: row.state for row in sweep_status(tmp_path, "demo")}[problem.where] == "copy"
+
+
+def test_a_run_that_was_moved_counts_once_as_what_it_is(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / DAMAGED, tmp_path / "demo/tiny/ctpo/seed5")
+    shutil.copytree(root / DAMAGED, tmp_path / "demo/tiny/other/seed1")
+    found = find_runs(tmp_path, "demo")
+    (run,) = found.runs
+    assert (run.name, run.method, run.seed) == ("demo/tiny/ctpo/seed5", "ctpo", 1)
+    assert list(map(str, found.problems)) == [
+        "copy: demo/tiny/other/seed1: its manifest says demo/tiny/ctpo/seed1, which demo/tiny/ctpo/seed5 is: a copy, "
+        "not counted",
+        "malformed: demo/tiny/ctpo/seed5: its manifest says demo/tiny/ctpo/seed1: counted as that; rename the folder",
+    ]
 
 
 def test_a_custom_method_under_a_methods_name_is_not_compared(tmp_path: Path) -> None:
