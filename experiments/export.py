@@ -36,7 +36,7 @@ def find_checkpoint(path: Path) -> tuple[Path, int] | None:
     """The `actor` folder and the step of the checkpoint of verl that `path` names; None if it names none.
 
     Raises:
-        ExportError: it is a run's directory without a complete checkpoint.
+        ExportError: it is a run's directory without a complete checkpoint, or its files are not as they were sealed.
     """
     path = path.resolve()
     folder = path.parent if path.name == "actor" else path
@@ -49,6 +49,9 @@ def find_checkpoint(path: Path) -> tuple[Path, int] | None:
     match = re.fullmatch(r"global_step_(\d+)", folder.name)
     if not actor.is_dir():
         return None
+    # One without a seal is of another origin.
+    if (reason := checkpoints.damage(folder)) and reason != checkpoints.UNFINISHED:
+        raise ExportError(f"{folder}: damaged ({reason}); name another checkpoint")
     if match:
         return actor, int(match.group(1))
     best = best_so_far(folder.parent) if folder.name == BEST else None

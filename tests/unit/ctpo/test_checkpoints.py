@@ -26,6 +26,7 @@ from ctpo.checkpoints import (
 )
 from ctpo.records import ConfigMismatch, RecordError, RunDirectory, config_hash
 from ctpo.resume import Resume, resume_plan, sampling_seed
+from experiments.export import ExportError, find_checkpoint
 from tests.unit.ctpo.test_records import sample, statistics
 
 PLAN = {"test_freq": 20, "total_steps": 305, "val_before_train": True}
@@ -175,6 +176,14 @@ def test_with_no_whole_checkpoint_left_it_is_refused_and_everything_stays(traine
     DAMAGE[kind](trained.checkpoints / "global_step_6")
     with pytest.raises(RecordError, match=r"global_step_6 is damaged .*no older checkpoint is whole; restore it, or"):
         trained.start()
+
+
+def test_a_damaged_checkpoint_is_neither_exported_nor_evaluated(trained: Trained) -> None:
+    assert find_checkpoint(trained.run.path) == (trained.checkpoints / "global_step_6" / "actor", 6)
+    zero(trained.checkpoints / "global_step_6" / "actor" / "model.pt")
+    for path in (trained.run.path, trained.checkpoints / "global_step_6", trained.checkpoints / "global_step_6/actor"):
+        with pytest.raises(ExportError, match=r"global_step_6: damaged \(actor/model.pt: other bytes than when it was"):
+            find_checkpoint(path)
 
 
 def test_a_kill_while_the_first_checkpoint_is_saved_starts_anew_and_says_so(trained: Trained) -> None:
