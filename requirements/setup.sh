@@ -49,5 +49,9 @@ if [ -n "$vllm_cpu" ]; then
   rm -rf "$alias"
 fi
 "${pip[@]}" install --no-deps --no-build-isolation --editable .
+# Programs in the sandbox can read these packages' byte code: it names their paths inside, none of this machine.
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+"$venv/bin/python" -c 'from ctpo.sandbox.runtime import PACKAGES; print(*PACKAGES, sep="\n")' |
+  sed "s|^|$site/|" | xargs -d '\n' "$venv/bin/python" -m compileall -q -f -j 0 -s "$site" -p /packages
 "$venv/bin/python" requirements/check_vllm.py >/dev/null || fail "vLLM's compiled part does not load; see the error above"
 echo "setup: done"
