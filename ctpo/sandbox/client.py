@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from ctpo.sandbox import protocol
+from ctpo.sandbox.calls import WALL_AT_MOST
 from ctpo.sandbox.hosting import ADDRESS_ENV, SandboxServer
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Answer, Request
@@ -173,7 +174,7 @@ async def _exchange(connection: socket.socket, request: Request) -> Answer | Non
     except OSError:
         return _UNTAKEN
     try:
-        return await asyncio.wait_for(_read_answer(connection), request.limits.wall_s + _GRACE_S)
+        return await asyncio.wait_for(_read_answer(connection), WALL_AT_MOST * request.limits.wall_s + _GRACE_S)
     except (OSError, asyncio.TimeoutError):
         return None
 

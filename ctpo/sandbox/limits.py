@@ -20,7 +20,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 class Limits:
     """Limits of one call. Reaching one ends that call, never the run.
 
-    wall_s: seconds from the start of the isolated process to its end.
+    wall_s: seconds from the start of the isolated process to its end, without those (up to three times as many) in
+        which it was ready to run and others had the processors.
     cpu_s: CPU seconds of each process of the call (whole seconds; fractions are rounded up).
     memory_mb: MiB of all processes of the call together, beyond what the warm parent has imported for it.
     output_bytes: bytes kept of stdout, and as many of stderr; writing more ends the call.

@@ -1,4 +1,4 @@
-"""Bounds the memory of a call where no cgroup can: adds up its processes a few times a second."""
+"""What /proc says of a call's processes: their memory, bounded here where no cgroup can, their wait for processors."""
 
 from __future__ import annotations
 
@@ -61,6 +61,19 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
+
+
+def kept_waiting(pid: int) -> float:
+    """Seconds for which `pid` or a descendant was ready to run and had no processor: of the thread that waited longest.
+
+    0 where the kernel keeps no account of it.
+    """
+    longest = 0
+    for process in (pid, *descendants(pid)):
+        for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                longest = max(longest, int(file.read_text().split()[1]))
+    return longest / 1e9
 
 
 def proportional(pid: int) -> int:

@@ -11,6 +11,7 @@ Worker to isolated process (an *order*): length (8 bytes), a line of integers, t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
@@ -44,8 +45,10 @@ class Request:
 
     @classmethod
     def unpack(cls, body: bytes) -> Request:
-        """Raises ValueError, TypeError or KeyError for nonsense."""
+        """Raises ValueError, TypeError, KeyError or RecursionError for nonsense."""
         head, _, code = body.partition(b"\n")
+        if len(head) > _MAX_HEAD_BYTES:
+            raise ValueError("the head is too long")
         said = json.loads(head)
         return cls(code, Limits(**said["limits"]), bool(said["echo"]))
 
@@ -65,32 +68,37 @@ class Request:
         return _LENGTH.pack(len(body)) + body
 
 
-def read_request(caller: socket.socket) -> Request | None:
-    """The next request, or None when the caller has gone or sends nonsense. Blocks."""
-    size = _read_exactly(caller, _LENGTH.size)
-    if size is None:
-        return None
-    (length,) = _LENGTH.unpack(size)
-    body = _read_exactly(caller, length) if length <= MAX_CODE_BYTES + _MAX_HEAD_BYTES else None
-    if body is None:
-        return None
-    try:
-        return Request.unpack(body)
-    except (ValueError, TypeError, KeyError):
-        return None
+class Arrival:
+    """A request that is on its way. `caller`: its connection, which must not block; `until`: when it must be there."""
 
+    def __init__(self, caller: socket.socket, until: float) -> None:
+        self.caller, self.until = caller, until
+        self._got = bytearray()
 
-def _read_exactly(source: socket.socket, count: int) -> bytes | None:
-    got = bytearray()
-    while len(got) < count:
+    def ended(self) -> bool:
+        """Take what has come; whether no more is to come: it is whole, nonsense, or the caller has gone."""
+        with contextlib.suppress(BlockingIOError):
+            while (left := self._missing()) > 0:
+                part = self.caller.recv(left)
+                if not part:
+                    return True
+                self._got += part
+            return True
+        return False
+
+    def request(self) -> Request | None:
+        """None for nonsense."""
         try:
-            part = source.recv(min(count - len(got), 1 << 20))
-        except OSError:
+            return Request.unpack(bytes(self._got[_LENGTH.size :])) if self._missing() == 0 else None
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        if not part:
-            return None
-        got += part
-    return bytes(got)
+
+    def _missing(self) -> int:
+        """Bytes until the end as far as it is known; negative when it is longer than a request may be."""
+        if len(self._got) < _LENGTH.size:
+            return _LENGTH.size - len(self._got)
+        (length,) = _LENGTH.unpack_from(self._got)
+        return length + _LENGTH.size - len(self._got) if length <= MAX_CODE_BYTES + _MAX_HEAD_BYTES else -1
 
 
 class Answer(NamedTuple):

@@ -33,7 +33,7 @@ _CLONE_NR = (56, 220)
 _NEW = 0x10000000 | 0x20000 | 0x20000000 | 0x8000000 | 0x4000000
 _CLONE_PARENT, _CHILD_CLEARTID, _CHILD_SETTID, _SIGCHLD = 0x8000, 0x200000, 0x1000000, 17
 _NOSUID_NODEV = 2 | 4
-_PDEATHSIG, _SECCOMP, _CAPBSET_DROP, _NO_NEW_PRIVS, _GET_TID_ADDRESS = 1, 22, 24, 38, 40
+_PDEATHSIG, _SET_DUMPABLE, _SECCOMP, _CAPBSET_DROP, _NO_NEW_PRIVS, _GET_TID_ADDRESS = 1, 4, 22, 24, 38, 40
 _USER = 1000
 
 # Keeps the interpreter lock over the call: a child must not have to take it from a parent that is not there.
@@ -110,6 +110,7 @@ def _isolate(filter_program: _Filter, last_capability: int) -> "inside.Order":
         _check(_libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0), "prctl(PR_CAPBSET_DROP)")
     none = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(ctypes.byref(_Header(0x20080522, 0)), ctypes.byref(none)), "capset")
+    _check(_libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
     _check(_libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     _check(_libc.prctl(_SECCOMP, 2, ctypes.byref(filter_program), 0, 0), "prctl(PR_SET_SECCOMP)")
     return order

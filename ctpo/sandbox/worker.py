@@ -8,6 +8,7 @@ without secrets that, started by root, has given root up before its first call.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource  # noqa: F401  os.wait4 imports it, perhaps when it is out of reach
 import select
@@ -19,10 +20,12 @@ import time
 from ctpo.sandbox.calls import Call, drain
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.memory_watch import children_of
-from ctpo.sandbox.protocol import TAKEN, UNAVAILABLE, Answer, Request, read_request
+from ctpo.sandbox.protocol import TAKEN, UNAVAILABLE, Answer, Arrival, Request
 from ctpo.sandbox.supply import Starter, Supply
 
-_REQUEST_S = 10.0
+_REQUEST_S = 10.0  # within which a request must arrive
+_ALONE_S = 0.05  # of which no other caller is served
+_MOST_ARRIVING = 64
 
 
 class Worker:
@@ -31,6 +34,7 @@ class Worker:
     def __init__(self, starter: Starter, group: Cgroup | None, user: int) -> None:
         self._starter, self._supply, self._user = starter, Supply(starter, group), user
         self._running: Call | None = None
+        self._arriving: dict[int, Arrival] = {}
         self._poll = select.epoll()
         self._child_died, wake = os.pipe()
         for end in (self._child_died, wake):
@@ -44,27 +48,57 @@ class Worker:
         self._poll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # one worker wakes, not all
         self._poll.register(self._child_died, select.EPOLLIN)
         while True:
-            fds = {fd for fd, _ in self._poll.poll()}
+            patience = min((arrival.until for arrival in self._arriving.values()), default=math.inf) - time.monotonic()
+            fds = {fd for fd, _ in self._poll.poll(None if patience == math.inf else max(patience, 0.0))}
             if self._child_died in fds:
                 drain(self._child_died)
                 self._reap()
+            for fd in [fd for fd in self._arriving if fd in fds or self._arriving[fd].until <= time.monotonic()]:
+                self._receive(self._arriving[fd])
             if listener.fileno() in fds:
                 self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> None:
+        """Take a connection. Its request comes at once; one that does not is waited for beside other callers."""
         try:
             caller, _ = listener.accept()
         except OSError:  # another worker was faster, or the caller has gone
             return
-        caller.settimeout(_REQUEST_S)
         credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        request = read_request(caller) if struct.unpack("3i", credentials)[1] in (0, self._user) else None
-        if request is None or _gone(caller):
+        if struct.unpack("3i", credentials)[1] not in (0, self._user):
             caller.close()
-        else:
-            with caller:
-                self._answer(caller, self._run(request, caller))
-            self._supply.prepare(request)
+            return
+        if len(self._arriving) == _MOST_ARRIVING:
+            oldest = next(iter(self._arriving.values()))
+            self._part(oldest)
+            oldest.caller.close()
+        caller.setblocking(False)
+        begun = time.monotonic()
+        arrival = self._arriving[caller.fileno()] = Arrival(caller, begun + _REQUEST_S)
+        self._poll.register(caller, select.EPOLLIN)
+        while caller.fileno() in self._arriving and (left := begun + _ALONE_S - time.monotonic()) > 0:
+            select.select([caller], [], [], left)
+            self._receive(arrival)
+
+    def _receive(self, arrival: Arrival) -> None:
+        """Read on, and run a request that is whole; drop a caller that has gone or takes too long."""
+        caller = arrival.caller
+        try:
+            if not arrival.ended() and time.monotonic() < arrival.until:
+                return
+            request = arrival.request()
+        except OSError:
+            request = None
+        self._part(arrival)
+        with caller:
+            if request is None or _gone(caller):
+                return
+            self._answer(caller, self._run(request, caller))
+        self._supply.prepare(request)
+
+    def _part(self, arrival: Arrival) -> None:
+        del self._arriving[arrival.caller.fileno()]
+        self._poll.unregister(arrival.caller)
 
     def _answer(self, caller: socket.socket, answer: bytes) -> None:
         with contextlib.suppress(OSError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -75,11 +78,69 @@ def test_the_filter_looks_at_arguments() -> None:
         "lease": ("ENOSYS", [number("fcntl"), 0, 1024]),
         "watch a folder": ("ENOSYS", [number("fcntl"), 0, 1026]),
         "larger pipe": ("ENOSYS", [number("fcntl"), 0, 1031]),
+        "limit of files": ("done", [number("prlimit64"), 0, 7]),
+        "limit of cores": ("done", [number("prlimit64"), 0, 4]),
+        "another limit of cores": ("ENOSYS", [number("prlimit64"), 0, 4, 1]),
         "signal a descriptor's owner": ("ENOSYS", [number("fcntl"), 0, 8]),
         **{name: ("done", [number(name), 99]) for name in ("fsync", "syncfs", "fadvise64")},
     }
     answers = _under_the_filter([[name, *call] for name, (_, call) in expected.items()])
     assert answers == {name: answer for name, (answer, _) in expected.items()}
+
+
+def _decision(program: bytes, number: int, arguments: tuple[int, ...]) -> int:
+    """What the kernel does with a system call: seccomp's part of classic BPF, see seccomp(2) and bpf(4)."""
+    given = struct.pack("<iIQ6Q", number, 0xC000003E, 0, *arguments, *[0] * (6 - len(arguments)))
+    at = accumulator = 0
+    while True:
+        code, if_true, if_false, k = struct.unpack_from("<HBBI", program, 8 * at)
+        at += 1
+        if code == 0x06:  # return
+            return int(k)
+        if code == 0x20:  # load
+            accumulator = struct.unpack_from("<I", given, k)[0]
+        elif code == 0x54:
+            accumulator &= k
+        else:
+            holds = {0x05: True, 0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k}[code]
+            at += k if code == 0x05 else if_true if holds else if_false
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
+def test_no_combination_of_arguments_passes_that_the_rules_do_not_name() -> None:
+    low = 0xFFFFFFFF
+    rules: dict[str, Callable[[int, int, int], bool]] = {
+        "clone": lambda a, b, c: not a & 0x7E020000,
+        "socketpair": lambda a, b, c: a & low == 1 and b & 15 in (1, 5),
+        "fcntl": lambda a, b, c: b & low in (0, 1, 2, 3, 4, 1030, 1032),
+        "ioctl": lambda a, b, c: b & low in (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451),
+        "prctl": lambda a, b, c: a & low in (3, 15, 16, 21, 23, 39),
+        "setrlimit": lambda a, b, c: a & low in {*range(16)} - {4},
+        "prlimit64": lambda a, b, c: b & low in {*range(16)} - {4} or c == 0,
+    }
+    values = (
+        *range(8),
+        15,
+        16,
+        17,
+        22,
+        30,
+        36,
+        39,
+        0x406,
+        0x408,
+        0x5401,
+        0x5412,
+        0x20011,
+        1 << 30,
+        1 << 32,
+        (1 << 32) + 4,
+    )
+    program = filter_program()
+    for name, rule in rules.items():
+        number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+        for arguments in itertools.product(values, repeat=3):
+            assert (_decision(program, number, arguments) == pyseccomp.ALLOW) == rule(*arguments), (name, arguments)
 
 
 def test_every_listed_name_is_one_of_the_kernels() -> None:

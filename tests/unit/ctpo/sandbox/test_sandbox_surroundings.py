@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -66,3 +67,46 @@ def test_root_that_lacks_a_right_is_told_which(command: str, message: str) -> No
     said = _said("", *command.split())
     assert said.startswith("sandbox: ")
     assert message in said
+
+
+_TWO_CALLS = """
+import asyncio
+from ctpo.sandbox import Limits, SandboxClient, SandboxServer
+BUSY = '''
+import os, time
+for i in range(20):
+    if os.fork() == 0:
+        try: os.setsid()
+        except OSError: pass
+        while True: pass
+print("busy", flush=True)
+time.sleep(100)
+'''
+HONEST = '''
+import time
+begun = time.process_time()
+while time.process_time() < begun + 0.5: pass
+print("done")
+'''
+async def main():
+    server = SandboxServer(2, modules="")
+    print("cgroup v" in server.ready())
+    client = SandboxClient(Limits(wall_s=60.0), 2, server=server)
+    await asyncio.gather(client.run("1"), client.run("1"))
+    hostile = asyncio.ensure_future(client.run(BUSY, limits=Limits(wall_s=12.0)))
+    await asyncio.sleep(1.0)
+    print((await client.run(HONEST, limits=Limits(wall_s=4.0))).reason, hostile.done())
+    hostile.cancel()
+    server.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may take the cgroups away")
+@pytest.mark.parametrize(
+    ("command", "cgroup"), [("", "True"), ("unshare -m sh -c 'umount -a -t cgroup,cgroup2 && exec \"$@\"' -", "False")]
+)
+def test_a_call_of_many_busy_processes_takes_no_other_calls_time(command: str, cgroup: str) -> None:
+    call = [*shlex.split(command), sys.executable, "-c", _TWO_CALLS]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [cgroup, "ok", "False"], done.stderr
