@@ -70,7 +70,6 @@ def limit(order: Order) -> None:
         (resource.RLIMIT_FSIZE, order.file_mb * mib),
         (resource.RLIMIT_NPROC, order.processes + order.apart),
         (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 1),  # 0 would still feed a handler that is a pipe, and 1 is less than any file
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 128),

@@ -13,6 +13,7 @@ import gc
 import json
 import mmap
 import os
+import resource
 import select
 import signal
 import socket
@@ -73,8 +74,13 @@ def main(argv: list[str]) -> int:
 
 
 def _forget_the_owner() -> None:
-    """What a process inherits and the sandbox' processes would too: the mask of files, of signals, what is ignored."""
+    """What a process inherits and the sandbox' processes would too: the mask of files, of signals, what is ignored.
+
+    A crash dumps no core: at 0 the kernel would still feed a handler that is a pipe, and no file is of 1 byte.
+    """
     os.umask(0o022)
+    with contextlib.suppress(ValueError):  # an ordinary user may not raise a hard limit of 0
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

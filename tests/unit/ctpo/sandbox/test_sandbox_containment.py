@@ -120,7 +120,7 @@ def test_a_program_that_dies_of_a_signal_is_told_from_one_that_was_stopped(run) 
 def test_programs_forked_from_one_parent_draw_different_random_numbers(run) -> None:
     code = (
         "import random, numpy, uuid, sympy.core.random as s\n"
-        "print(random.random(), numpy.random.rand(), s.rng.random(), uuid.uuid4())"
+        "print(random.random(), numpy.random.rand(), s.rng.random(), s._assumptions_rng.random(), uuid.uuid4())"
     )
     drawn = [run(code).stdout.split() for _ in range(4)]
     assert all(len(set(column)) == len(drawn) for column in zip(*drawn, strict=True))
