@@ -123,6 +123,8 @@ def _one(token: str) -> str:
     if token[0].isdigit() or (token[0] == "." and len(token) > 1):
         whole, point, decimals = token.partition(".")
         return (whole.lstrip("0") or "0") + point + decimals
+    if token.startswith(r"\mathbb"):
+        return rf"\mathbb{{{token.rstrip('} ')[-1]}}}"
     return "=" if token == "==" else _SPELLINGS.get(token, {"<=": r"\le", ">=": r"\ge", "!=": r"\ne"}.get(token, token))
 
 

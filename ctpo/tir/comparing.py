@@ -209,6 +209,9 @@ def _values(answer: Tokens, gold: Tokens, same_value: SameValue) -> tuple[Tokens
 
 def _exact(text: Tokens) -> Tokens:
     r"""The value before `\approx` and its rounding, or the first of several spellings of one number ("0.5 = 50%")."""
+    builder = split(text[1:-1], {"|", ":"}) if text[:1] == (r"\{",) else []
+    if len(builder) == 2 and ORDER & set(builder[1]):
+        return builder[1]  # \{x \mid x > 2\}
     before, *after = split(text, {r"\approx"})
     if len(after) == 1 and number(measure(after[0]).value):
         before = _without_names(before, keep=False)

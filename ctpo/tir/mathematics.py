@@ -110,7 +110,7 @@ def _same_expression(first: Any, second: Any) -> bool:
     if not names:
         return _agree(first, second, _DIGITS) is True
     agreements = 0
-    discrete = first.has(*_DISCRETE) or second.has(*_DISCRETE)
+    discrete = any(e.has(*_DISCRETE) or any(p.base.is_negative for p in e.atoms(sympy.Pow)) for e in (first, second))
     for point, needed in _whole_points(len(names)) if discrete else _points(len(names)):
         if agreements >= needed:
             continue
@@ -149,7 +149,7 @@ def _real_at(expression: Any, values: dict[Any, Any]) -> bool:
     """Whether no root or logarithm meets a negative number there; every point is right for an expression with I."""
     if expression.has(sympy.I):
         return all(value > 0 for value in values.values())
-    inner = [p.base for p in expression.atoms(sympy.Pow) if not p.exp.is_integer]
+    inner = [p.base for p in expression.atoms(sympy.Pow) if not p.exp.subs(values).is_integer]
     inner += [log.args[0] for log in expression.atoms(sympy.log)]
     return all(bool(sympy.N(base.subs(values)) > 0) for base in inner)
 

@@ -46,7 +46,7 @@ _CALLS = {
     "sqrt": r"\sqrt{%s}", "cbrt": r"\sqrt[3]{%s}", "Rational": r"\frac{%s}{%s}", "binomial": r"\binom{%s}{%s}",
     "comb": r"\binom{%s}{%s}", "exp": "e^{%s}", "Abs": "|%s|", "abs": "|%s|", "floor": r"\lfloor %s\rfloor ",
     "ceiling": r"\lceil %s\rceil ", "ceil": r"\lceil %s\rceil ", "factorial": "(%s)!", "log": r"\plainlog(%s)",
-    "log10": r"\log_{10}(%s)", "log2": r"\log_{2}(%s)",
+    "log10": r"\log_{10}(%s)", "log2": r"\log_{2}(%s)", "Interval": "[%s,%s]", "FiniteSet": "",
 }  # fmt: skip
 _FUNCTIONS = frozenset(
     re.findall(
@@ -91,6 +91,7 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
     if not re.search(r"[(\[]|\\\{|\\lbrace|^\{", text):
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
+    text = re.sub(r"\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?", "", text)
     for _ in range(3):  # \text{\textbf{12}}
         text = _TEXT.sub(_unwrapped, text)
     text = _plain(text, is_word)
@@ -117,7 +118,9 @@ def _unwrapped(match: re.Match[str]) -> str:
     measures = bool(re.search(r"[\d)}/]$", before))
 
     def word(found: re.Match[str]) -> str:
-        words = " ".join(found[0].replace(".", "").split())
+        words = " ".join(found[0].replace(".", "").split()).replace("per cent", "percent")
+        if words in ("max", "min") and not measures:
+            return words  # of a subscript, else a function by its bracket
         if (words in _PLAIN and not (measures and words == "min")) or (
             len(words) == 1 and not (measures and words in "mshglL")
         ):
@@ -162,6 +165,8 @@ def _plain(text: str, is_word: Callable[[str], bool]) -> str:
 def _called(name: str, arguments: list[str]) -> str:
     if name == "log" and len(arguments) == 2:
         return rf"\log_{{{arguments[1]}}}({arguments[0]})"
+    if name == "FiniteSet":
+        return r"\{" + ",".join(arguments) + r"\}"
     pattern = _CALLS[name]
     return pattern % tuple(arguments) if pattern.count("%s") == len(arguments) else f"{name}({','.join(arguments)})"
 
