@@ -194,6 +194,9 @@ def _unknown(overrides: Sequence[Override]) -> str | None:
         if name in GROUPS or name.startswith("hydra.") or name in fields:
             continue
         parent, _, last = name.rpartition(".")
+        if f"{parent}.*" in fields:
+            value = _line(item).partition("=")[2].strip("'\"")
+            return f"{_line(item)}: {parent} takes any name, as an addition: '+{name}=\"{value}\"'"
         siblings = [known for known in fields if known.rpartition(".")[0] == parent]
         near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
         near = near or sorted((known for known in fields if known.rpartition(".")[2] == last), key=len)[:3]
@@ -205,7 +208,7 @@ def _unknown(overrides: Sequence[Override]) -> str | None:
 
 @functools.lru_cache(maxsize=4)
 def _fields(chosen: tuple[str, ...]) -> list[str]:
-    """Dotted names of all that the configuration of these overrides has."""
+    """Dotted names of all that the configuration of these overrides has; `name.*` for a node that is empty yet."""
     return list(_names(_composed(list(chosen))))
 
 
@@ -214,6 +217,8 @@ def _names(node: DictConfig, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key!s}"
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            if not child:
+                yield f"{prefix}{key!s}.*"
             yield from _names(child, f"{prefix}{key!s}.")
 
 

@@ -108,6 +108,7 @@ def _start_node(config: DictConfig, *arguments: str) -> subprocess.Popen[bytes]:
     """`ray start --block`: it ends its own node's processes when it is ended (`ray stop` would end every job's)."""
     # What Ray starts on a node inherits the environment of that node's daemon, not of the training process.
     variables = environment.inherited(os.environ, config.trainer.device) | run_environment(config)
+    variables["TMPDIR"] = folder_for_sockets(os.environ) or tempfile.gettempdir()
     slots = config.ray_kwargs.ray_init
     resources = [f"--num-gpus={slots.get('num_gpus') or config.trainer.n_gpus_per_node}"]
     if slots.get("num_cpus"):

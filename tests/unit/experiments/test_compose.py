@@ -24,6 +24,10 @@ WRONG = [
     ("run.seed.x=1", "run.seed.x=1: no such field"),
     ("clip_ratio_hihg=1", "clip_ratio_hihg=1: no such field"),
     ("lr=1e-5", "or actor_rollout_ref.actor.optim.lr?"),
+    (
+        "slurm=cpu_local slurm.sbatch.exclude=a,b",
+        "slurm.sbatch takes any name, as an addition: '+slurm.sbatch.exclude=\"a,b\"'",
+    ),
     ("trainer=3", "trainer=3: is a group of fields; set one of them, trainer.<field>=..."),
     ("run.seed=0,1", "run.seed=0,1: asks for several runs; add -m"),
     ("run.seed=range(3)", "run.seed=range(3): asks for several runs; add -m"),
