@@ -2,6 +2,7 @@ r"""What stands beside or instead of a number: units, number words ("million"), 
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -14,6 +15,7 @@ MAX_ANSWER_CHARS = 1000
 _DEGREE = r"^{\circ}"
 
 
+@functools.lru_cache(maxsize=4096)
 def read(text: str) -> Tokens | None:
     """An answer as tokens; None where it is empty, too long, not ASCII, or its brackets make no sense."""
     if len(text) > MAX_ANSWER_CHARS:
