@@ -16,7 +16,6 @@ import re
 import shutil
 import signal
 import subprocess
-from importlib.resources import files
 from pathlib import Path
 
 from ctpo.sandbox import inside
@@ -25,13 +24,12 @@ from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Request
 from ctpo.sandbox.results import SandboxUnavailable
-from ctpo.sandbox.runtime import DEVICES, PYTHON, SCRATCH, Layout
+from ctpo.sandbox.runtime import DEVICES, PYTHON, SCRATCH, Layout, inside_program
 
 INSTALL_HINT = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora, RHEL)"
 OLDEST = (0, 8, 0)  # the first with --disable-userns
 CHANNEL, SECCOMP = inside.CHANNEL, inside.CHANNEL + 1  # descriptors that bubblewrap is started with
-# Read at once: a worker that has given root up may not be able to.
-_PROGRAM = files("ctpo.sandbox").joinpath("inside.py").read_text() + "\nrun(cold())\n"
+_PROGRAM = inside_program("inside.run(inside.cold())", "uncaught", "inside")
 
 
 def find_bubblewrap(system: str = "/usr/bin:/usr/local/bin:/bin") -> tuple[str, str]:

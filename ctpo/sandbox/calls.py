@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ctpo.sandbox.cgroups import Cgroup
-from ctpo.sandbox.inside import RECORD
 from ctpo.sandbox.memory_watch import Watch, kept_waiting
 from ctpo.sandbox.protocol import UNAVAILABLE, Answer, Request
+from ctpo.sandbox.uncaught import RECORD
 
 _CHUNK = 65536
 _RECORDED = re.compile(re.escape(RECORD).replace(b"%d", b"([01])").replace(b"%s", rb"([^\0]*)"))

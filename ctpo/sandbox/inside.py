@@ -6,8 +6,7 @@ that the limits are set before the first line of the caller's code.
 
 The channel is one end of a socket pair. A request comes in (see `Request.order`); one byte goes out when isolation and
 interpreter are up. The channel is closed before the caller's code begins, which therefore cannot forge anything.
-The exit status tells how the program ended. An uncaught exception is written to stderr twice: as a `RECORD` for the
-worker, which takes it out again, and as the traceback that Python shows.
+The exit status tells how the program ended, and stderr has the uncaught exception (see `uncaught`).
 
 The first process of a pid namespace ignores its own fatal signals. A program that may send itself any therefore runs in
 a second process: the first waits, and sends wait status and CPU milliseconds (4 bytes each) over
@@ -19,15 +18,14 @@ import io
 import posix
 import sys
 from _weakref import ref
-from types import CodeType, ModuleType, TracebackType
+from types import CodeType, ModuleType
+
+from ctpo.sandbox import uncaught
 
 CHANNEL = 3
-RECORD = b"\0error\0%d%s\0"  # 1 where memory could not be had, else 0; the exception's own type and message
 _SIGNAL_WORDS = (b"kill", b"signal", b"abort", b"alarm", b"itimer", b"ctypes")
-_MOST_MESSAGE_CHARS = 4000
 _CPUS = 4  # what `os.cpu_count` says: pools of this size fit into the limit on processes, whatever the host has
 _PyCF_ONLY_AST = 0x400
-_process = 0  # that runs the program
 _NAME = "<code>"
 
 
@@ -149,80 +147,6 @@ def rehearse() -> None:
     exec(_compiled("1;", True)[0], {})
 
 
-def _own_words(error: BaseException) -> str:
-    """Type, message and notes of the exception itself; a group's with those of its members."""
-    import traceback
-
-    said = "".join(traceback.format_exception_only(type(error), error)).strip()
-    for inner in getattr(error, "exceptions", ()) if type(error).__name__.endswith("ExceptionGroup") else ():
-        said += "\n  " + _own_words(inner).replace("\n", "\n  ")
-    return said
-
-
-def _as_python_shows(error: BaseException) -> str:
-    """The display of the interpreter itself, which finds no source lines of a program that is no file."""
-    shown, sys.stderr = sys.stderr, io.StringIO()
-    try:
-        sys.__excepthook__(type(error), error, None)
-        return sys.stderr.getvalue()
-    finally:
-        sys.stderr = shown
-
-
-def _suggestion(error: BaseException) -> str:
-    """The "Did you mean" that the interpreter's display appends, and `traceback` only from Python 3.12 on."""
-    if sys.version_info >= (3, 12) or not isinstance(error, (NameError, AttributeError)):
-        return ""
-    _, mark, meant = _as_python_shows(error).rstrip("\n").rpartition(". Did you mean: ")
-    return mark + meant if meant and "\n" not in meant and mark not in str(error) else ""
-
-
-def _memory_ran_out(error: BaseException, frames: TracebackType | None) -> bool:
-    """Whether an allocation failed; a program may raise the same exception by itself."""
-    import opcode
-
-    while frames and frames.tb_next:
-        frames = frames.tb_next
-    if not (frames and isinstance(error, MemoryError)):
-        return False
-    return frames.tb_frame.f_code.co_code[frames.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
-
-
-def _leave_out_our_own(frames: TracebackType | None) -> None:
-    """Cut a traceback where it enters the `write` of a standard stream, which is C code in plain Python."""
-    while frames and frames.tb_next:
-        if frames.tb_next.tb_frame.f_code is _Unbuffered.write.__code__:
-            frames.tb_next = None
-        frames = frames.tb_next
-
-
-def _record(message: str, ran_out: bool) -> None:
-    if posix.getpid() == _process:  # not a child that the program forked
-        posix.write(2, RECORD % (ran_out, message.encode("utf-8", "replace").replace(b"\0", b"?")))
-
-
-def _show(error: BaseException, frames: TracebackType | None) -> None:
-    """Report an uncaught exception to the worker, then show it as Python does."""
-    import traceback
-
-    _leave_out_our_own(frames)
-    error = error.with_traceback(frames)
-    ran_out, said, extra = _memory_ran_out(error, frames), _own_words(error), _suggestion(error)
-    message = said.replace(str(error), str(error) + extra, 1) if extra else said
-    if len(message) > _MOST_MESSAGE_CHARS:
-        half = _MOST_MESSAGE_CHARS // 2
-        message = f"{message[:half]} ... {message[-half:]}"
-    _record(message, ran_out)
-    if sys.excepthook is not sys.__excepthook__:
-        sys.excepthook(type(error), error, frames)
-        return
-    if isinstance(error, SyntaxError) and frames is None:
-        text = _as_python_shows(error)
-    else:
-        text = "".join(traceback.format_exception(type(error), error, frames))
-    print(text.replace(str(error), str(error) + extra) if extra else text, end="", file=sys.stderr)
-
-
 def _finish(left: "ref[ModuleType]") -> bool:
     """What interpreter shutdown does for a program: join threads, call exit hooks, flush, delete what is left.
 
@@ -252,7 +176,7 @@ def _flushed(stream: object) -> bool:
             stream.flush()  # type: ignore[attr-defined]
         return True
     except BaseException as error:
-        posix.write(2, f"Exception ignored in: {stream!r}\n{_own_words(error)}\n".encode("utf-8", "replace"))
+        posix.write(2, f"Exception ignored in: {stream!r}\n{uncaught.own_words(error)}\n".encode("utf-8", "replace"))
         return False
 
 
@@ -276,18 +200,9 @@ def _execute(source: str, echo: bool) -> int:
         if isinstance(error, SyntaxError) and not compiled and error.text is None and error.lineno:
             error.text = source.split("\n")[error.lineno - 1]  # unknown to a compiler that was given a tree
         # Without the frame of this function: only the program's own are shown.
-        _shown_safely(error, error.__traceback__.tb_next if compiled and error.__traceback__ else None)
+        uncaught.show(error, error.__traceback__.tb_next if compiled and error.__traceback__ else None)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
-
-
-def _shown_safely(error: BaseException, frames: TracebackType | None) -> None:
-    try:
-        _show(error, frames)
-    except BaseException:
-        name = type(error).__name__
-        _record(name, isinstance(error, MemoryError))
-        posix.write(2, name.encode("utf-8", "replace") + b"\n")
 
 
 def _step_aside() -> None:
@@ -317,8 +232,7 @@ def run(order: Order) -> None:
     if order.apart:
         _step_aside()
     posix.close(CHANNEL)
-    global _process
-    _process = posix.getpid()
+    uncaught.program = posix.getpid()
     source = order.code.decode("utf-8", "replace").removeprefix("\ufeff")
     import linecache
 
@@ -330,7 +244,7 @@ def run(order: Order) -> None:
         flushed = _finish(left)
         status = status or (0 if flushed else 120)
     except BaseException as error:
-        _shown_safely(error, error.__traceback__)
+        uncaught.show(error, error.__traceback__)
         status = status or 1
     posix._exit(status)
 

@@ -20,10 +20,12 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from ctpo.sandbox.elf import dependencies
 from ctpo.sandbox.results import SandboxUnavailable
+from ctpo.sandbox.uncaught import OUR_OWN
 
 PACKAGES = ("sympy", "mpmath", "numpy", "scipy", "networkx")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
@@ -52,6 +54,21 @@ class Layout:
     binds: tuple[tuple[str, str], ...]
     links: tuple[tuple[str, str], ...]
     empty: tuple[str, ...]
+
+
+def inside_program(ending: str, *names: str) -> str:
+    """The text of an interpreter inside: the named modules of this package, then `ending`, which uses them.
+
+    Read when the caller is imported: a worker that has given root up may not be able to.
+    """
+    lines = ["import sys, types", "modules = sys.modules['ctpo.sandbox'] = types.ModuleType('sandbox')"]
+    for name in names:
+        text = files("ctpo.sandbox").joinpath(f"{name}.py").read_text()
+        lines += [
+            f"{name} = modules.{name} = types.ModuleType({name!r})",
+            f"exec(compile({text!r}, {OUR_OWN!r}, 'exec'), {name}.__dict__)",
+        ]
+    return "\n".join([*lines, "del sys.modules['ctpo.sandbox'], modules, sys, types", ending])
 
 
 def find_packages(names: Iterable[str] = PACKAGES) -> dict[str, str]:

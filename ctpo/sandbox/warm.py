@@ -10,7 +10,6 @@ import re
 import select
 import signal
 import socket
-from importlib.resources import files
 from pathlib import Path
 
 from ctpo.sandbox import system
@@ -18,7 +17,7 @@ from ctpo.sandbox.calls import Ends, Started
 from ctpo.sandbox.cgroups import Cgroup
 from ctpo.sandbox.limits import Limits
 from ctpo.sandbox.protocol import Request
-from ctpo.sandbox.runtime import PACKAGES, PYTHON, Layout
+from ctpo.sandbox.runtime import PACKAGES, PYTHON, Layout, inside_program
 
 WARM = "warm parents"  # how a server's summary begins
 # What mathematics asks for; scipy.stats and others that few programs use are imported by those that do.
@@ -39,22 +38,7 @@ class WarmParentLost(OSError):
     """The warm parent could not be started, or died; the message is its own where it left one."""
 
 
-def _program() -> str:
-    """The program of the warm parent, from the two modules that are written for the inside."""
-    package = files("ctpo.sandbox")
-    parts = {name: package.joinpath(f"{name}.py").read_text() for name in ("inside", "warm_inside")}
-    return (
-        "import sys, types\n"
-        "inside = sys.modules['inside'] = types.ModuleType('inside')\n"
-        f"exec(compile({parts['inside']!r}, '<sandbox>', 'exec'), inside.__dict__)\n"
-        "parent = {'__name__': 'warm_inside'}\n"
-        f"exec(compile({parts['warm_inside']!r}, '<sandbox>', 'exec'), parent)\n"
-        "del sys.modules['inside'], sys, types\n"
-        "inside.run(parent['main']())\n"
-    )
-
-
-_PROGRAM = _program()  # read at once: a worker that has given root up may not be able to
+_PROGRAM = inside_program("inside.run(warm_inside.main())", "uncaught", "inside", "warm_inside")
 
 
 class WarmStart:

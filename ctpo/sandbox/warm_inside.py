@@ -23,7 +23,7 @@ import socket
 import sys
 from types import ModuleType
 
-import inside  # put there by the text around this one, see `warm.text`
+from ctpo.sandbox import inside
 
 CONTROL, PROC = 3, 4
 READY = b"ready"
@@ -83,7 +83,7 @@ def _write(path: str, text: bytes) -> None:
     os.close(fd)
 
 
-def _isolate(filter_program: _Filter, last_capability: int) -> "inside.Order":
+def _isolate(filter_program: _Filter, last_capability: int) -> inside.Order:
     """In the child, with all capabilities over its new namespaces: use them, then lose them for good."""
     _check(_libc.prctl(_PDEATHSIG, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
     identity = b"%d %d 1" % (_USER, _USER)
@@ -131,7 +131,7 @@ def _fresh_randomness() -> None:
         sympy_random.seed(None)
 
 
-def _child(handles: list[int], filter_program: _Filter, last_capability: int) -> "inside.Order":
+def _child(handles: list[int], filter_program: _Filter, last_capability: int) -> inside.Order:
     """`handles`: channel, stdout, stderr; all above the numbers that they are to get."""
     try:
         for fd, target in zip(handles[1:], (1, 2), strict=True):
@@ -179,7 +179,7 @@ def _use(sympy: ModuleType) -> None:
     str(sympy.Matrix([[1, 2], [3, 4]]).inv()), sympy.Matrix([[1, 2], [3, 4]]).det()
 
 
-def main() -> "inside.Order":
+def main() -> inside.Order:
     """Import, tell the worker, fork a child for every three descriptors that come; end with the worker.
 
     Returns in each child, with what it is to run: so few frames of ours are below the program's.
