@@ -25,7 +25,7 @@ AROUND = {
     "MASTER_ADDR": "203.0.113.1", "MASTER_PORT": "1", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3",
     "HTTP_PROXY": "http://203.0.113.1:9", "http_proxy": "http://203.0.113.1:9",
     "VLLM_PORT": "1", "VLLM_PLUGINS": "", "VLLM_RPC_BASE_PATH": "/nowhere", "WANDB_RUN_ID": "a/b",
-    "WANDB_RESUME": "must", "WANDB_DIR": "/proc", "PYTHONINSPECT": "1", "SLURM_NTASKS": "4",
+    "WANDB_RESUME": "must", "WANDB_DIR": "/proc", "SLURM_NTASKS": "4",
 }  # fmt: skip
 
 
