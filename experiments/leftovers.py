@@ -20,8 +20,11 @@ POLL_S = 0.2
 
 
 def users(folder: str) -> list[int]:
-    """Processes that have `folder` as their TMPDIR, or a file of it open. Ray's overwrite their environment by a title,
-    and write to logs there."""
+    """Processes that have `folder` as their TMPDIR, or a file of it open.
+
+    Ray's processes replace their environment by a title, but write to logs there. What escapes is a worker of Ray that
+    is just starting; it gives up within a minute.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) in (os.getpid(), os.getppid()):
