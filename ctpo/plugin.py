@@ -1,4 +1,4 @@
-"""Entry point ``verl.plugins``: what this project adds to verl, all of it listed here.
+"""Entry point ``verl.plugins``: the platform, which verl asks for first. All else registers itself when imported.
 
 verl imports this module at the end of its own import, in every process of a run, and logs a failure at
 DEBUG only. So a failure here is made loud: inside a run (``CTPO_RUN`` is set) it ends the process.
@@ -16,25 +16,6 @@ def register_platform() -> None:
     from ctpo.platforms import cpu
 
     cpu.register()
-
-
-def register_training() -> None:
-    """Everything that a process which trains needs: policy losses and device shims."""
-    from ctpo import policy_loss
-    from ctpo.platforms import cpu
-
-    policy_loss.register_policy_losses()
-    cpu.register_training_shims()
-
-
-def register_rollout() -> None:
-    """Everything that a process which runs trajectories needs: the tool-integrated agent loop."""
-    import ctpo.tir.agent_loop  # noqa: F401  registers itself with verl
-
-
-def register_trainer() -> None:
-    """Everything that the controlling process needs: the recording trainer."""
-    import ctpo.trainer  # noqa: F401  registers itself with verl
 
 
 try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ctpo.stopping import Stopped
+from ctpo.records import Stopped
 from experiments.compose import GROUPS, ComposeError, choices, composed_sweep
 
 # Exit codes: 0 done, 1 what was started failed, 2 the request is wrong (nothing was started), 3 stopped as asked.

@@ -14,14 +14,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ctpo import resume
 from ctpo.platforms import environment
-from ctpo.records import RecordError, RunDirectory, clear_stop, config_hash, method_code
+from ctpo.records import RecordError, RunDirectory, Stopped, clear_stop, config_hash, method_code
 from ctpo.records.identity import flatten
 from ctpo.records.progress import read_progress, set_phase
-from ctpo.stopping import Stopped
 from ctpo.tir.config import TirConfig
 from ctpo.tir.tools import tool_server
+from ctpo.training import resume
 from experiments import preflight, prepare
 from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.progress import ProgressLine, captured_output
@@ -195,7 +194,7 @@ def _run_verl(config: DictConfig, folder: str) -> None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    from ctpo.runner import Runner
+    from ctpo.training.trainer import Runner
 
     config.ray_kwargs.ray_init = ray_settings(config.ray_kwargs.ray_init, folder)
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))

@@ -16,10 +16,8 @@ from ctpo.methods.log_ratios import (
 )
 from ctpo.methods.method import AGGREGATIONS, Method, MethodError, Notes
 from ctpo.methods.objective import ClippedMin, Surrogate, clipped_surrogate
-from ctpo.methods.paper import PAPER
-from ctpo.methods.relatives import RELATIVES
+from ctpo.methods.registry import METHODS
 from ctpo.methods.settings import configure, settings_of
-from ctpo.methods.variants import VARIANTS
 from ctpo.methods.windows import (
     CalibratedWindow,
     DualClip,
@@ -29,8 +27,6 @@ from ctpo.methods.windows import (
     RatioWindow,
     Window,
 )
-
-METHODS: dict[str, Method] = {method.name: method for method in (*PAPER, *RELATIVES, *VARIANTS)}
 
 __all__ = [
     "AGGREGATIONS",

@@ -27,6 +27,7 @@ from types import ModuleType
 
 from ctpo.methods.log_ratios import LogRatio
 from ctpo.methods.method import Method, MethodError
+from ctpo.methods.registry import METHODS
 from ctpo.records.method_code import FOLDER, fingerprints
 
 CUSTOM = "custom"
@@ -72,8 +73,6 @@ def load(import_path: str | None, search_path: str | None = None, code: Mapping[
 
 def _check_names(import_path: str, found: Method) -> None:
     """Raises MethodError where the method or a part of it bears the name of another one in this project."""
-    from ctpo.methods import METHODS
-
     if found.name in METHODS:
         raise MethodError(f"{_FIELD}={import_path}: its name {found.name!r} is one of this project's; choose another")
     for part in ("log_ratio", "window", "rule"):

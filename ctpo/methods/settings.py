@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ctpo.methods.custom import CUSTOM, load
 from ctpo.methods.method import Method, MethodError
+from ctpo.methods.registry import METHODS
 
 TUNABLE = ("window", "dual_clip", "rule")
 
@@ -30,9 +32,6 @@ def configure(name: str, overrides: Mapping[str, Any] | None = None) -> Method:
     Raises:
         MethodError: unknown method, part or field, or a value out of range, naming the known ones.
     """
-    from ctpo.methods import METHODS
-    from ctpo.methods.custom import CUSTOM, load
-
     parts = dict(overrides or {})
     if name == CUSTOM:
         method = load(parts.pop("import_path", None), parts.pop("search_path", None), parts.pop("code", None))

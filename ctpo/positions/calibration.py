@@ -1,9 +1,8 @@
 """The measured spread of `log rho_t` at every position, for windows that follow it (`CalibratedWindow`).
 
-Each recorded training step adds its tokens' count, sum and sum of squares of `log rho_t`, by position and over all
-training processes, to an exponentially forgotten total. So the bounds of a step come from the steps before it, and are
-the same in every process. The state is a function of the run's own records: a run that resumes makes it again from
-them, exactly, and no checkpoint has to hold it.
+Each recorded step adds its count, sum and sum of squares by position to an exponentially forgotten total. So the bounds
+of a step come from the steps before it, and are the same in every process. A run that resumes makes the state again
+from its own records, exactly, and no checkpoint has to hold it.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ class Calibration:
     def __init__(self, decay: float, max_position: int):
         self._decay = decay
         self._totals: FloatArray = np.zeros((3, max_position))
+        self._positions: FloatArray = np.arange(1, max_position + 1, dtype=np.float64)
 
     @classmethod
     def of(cls, method: Method, max_position: int) -> Calibration | None:
@@ -47,7 +47,7 @@ class Calibration:
     @property
     def scale(self) -> float | None:
         """`c` of the law `c sqrt(t)` that has the measured variance, positions weighted by tokens; None: no data."""
-        counts, spread = self._spread()
+        counts, spread = self._measured()
         expected = float(counts @ self._positions)
         return float(spread.sum() / expected) ** 0.5 if expected > 0 and spread.sum() > 0 else None
 
@@ -57,25 +57,14 @@ class Calibration:
 
         Where few tokens reach a position its own variance counts little against the square-root law's.
         """
-        scale = self.scale
-        if scale is None:
+        if (scale := self.scale) is None:
             return None
-        counts, spread = self._spread()
-        law = scale**2 * self._positions
-        return torch.from_numpy(np.sqrt((spread + ASSUMED_TOKENS * law) / (counts + ASSUMED_TOKENS))).float()
+        counts, spread = self._measured()
+        variances = (spread + ASSUMED_TOKENS * scale**2 * self._positions) / (counts + ASSUMED_TOKENS)
+        return torch.from_numpy(np.sqrt(variances)).float()
 
-    @property
-    def _positions(self) -> FloatArray:
-        return np.arange(1.0, self._totals.shape[1] + 1)
-
-    def _spread(self) -> tuple[FloatArray, FloatArray]:
+    def _measured(self) -> tuple[FloatArray, FloatArray]:
         """Tokens, and the sum of their squared deviations, by position."""
         counts, sums, squares = self._totals
-        spread: FloatArray = np.maximum(squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny), 0.0)
-        return counts, spread
-
-
-def calibration_metrics(calibration: Calibration | None) -> dict[str, float]:
-    """`position/deviation_scale`, for `metrics.jsonl`; empty where nothing is calibrated or measured."""
-    scale = None if calibration is None else calibration.scale
-    return {} if scale is None else {"position/deviation_scale": scale}
+        spread = squares - sums * sums / np.maximum(counts, np.finfo(np.float64).tiny)
+        return counts, np.maximum(spread, 0.0)

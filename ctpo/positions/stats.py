@@ -6,6 +6,7 @@ tokens, so each row is first moved from its columns to its positions; from then 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,31 +15,13 @@ from torch import Tensor
 
 from ctpo.methods import PositionAdaptiveWindow, RatioWindow, Window, token_positions
 from ctpo.methods.windows import describe
-from ctpo.records.position_stats import (
-    D_SQUARE,
-    D_SQUARE_FINE,
-    D_SUM,
-    FIRST_WINDOW,
-    OWN,
-    OWN_DUAL,
-    OWN_HIGH,
-    OWN_LOW,
-    S_SQUARE,
-    S_SQUARE_FINE,
-    S_SUM,
-    SUM_UNITS,
-    TOKENS,
-    PositionSums,
-    StatsLayout,
-    Sums,
-    histogram_edges,
-)
+from ctpo.records import position_stats as record
+from ctpo.records.position_stats import SUM_UNITS, PositionSums, StatsLayout, Sums
 
 COUNTERFACTUAL_WINDOWS: tuple[Window, ...] = (RatioWindow(0.5, 5.0), PositionAdaptiveWindow(0.025, 0.05, 0.5))
 """What the paper's clip-rate figure compares, on one and the same run."""
 
-_CELLS_AT_ONCE = 2**20
-"""Most columns times rows that are summed at a time, which bounds the memory that `update` takes for itself."""
+_CELLS_AT_ONCE = 2**20  # rows times columns: bounds the memory that `update` takes for itself
 
 
 class PositionStats:
@@ -50,7 +33,7 @@ class PositionStats:
         self._grids = {
             name: torch.zeros(rows, *grid, dtype=torch.float64, device=device) for name, grid in layout.grids.items()
         }
-        edges = torch.from_numpy(histogram_edges()).float().to(device)
+        edges = torch.from_numpy(record.histogram_edges()).float().to(device)
         self._edges = edges[len(edges) // 2 + 1 : -1]  # above 0, finite
         self._histogram = torch.zeros(2, layout.bins, len(edges) - 1, dtype=torch.int64, device=device)
         self._overflow = torch.zeros(layout.max_updates, dtype=torch.int64, device=device)
@@ -90,13 +73,10 @@ class PositionStats:
         """Add the tokens of a micro-batch, in place and without waiting for the device.
 
         Args:
-            log_ratio: the *cumulative* log-ratio `S_t`, `[batch, response_length]`, whatever the run's
-                method; recorded as float32.
-            advantages, response_mask: of the same shape; where the mask is 0, anything may stand in the
-                others.
+            log_ratio: the *cumulative* log-ratio `S_t`, whatever the run's method; recorded as float32.
+                `[batch, response_length]`, as all but `folds`. Where the mask is 0, anything may stand.
             token_log_ratio: `d_t`; by default the differences of `log_ratio` along the positions.
-            clipped_high, clipped_low, dual_clipped: bool, what the run's own method clipped, on the ratio
-                that it clips (see `Surrogate`); by default nothing.
+            clipped_high, clipped_low, dual_clipped: bool, what the run's own method clipped (see `Surrogate`).
             update_index: which mini-batch update of the step; 0 is the first, kept apart.
             folds: int64 `[batch]` in `[0, folds)`, the prompt's fold of each response.
 
@@ -111,78 +91,68 @@ class PositionStats:
                 f"update_index {update_index} is outside 0..{self.layout.max_updates - 1}; set "
                 "method.position_stats.max_updates to the number of mini-batch updates in a step"
             )
+        tensors = {"s": log_ratio, "advantages": advantages, "mask": response_mask.bool()}
+        optional = {
+            "d": token_log_ratio,
+            "high": clipped_high,
+            "low": clipped_low,
+            "dual": dual_clipped,
+            "folds": folds,
+        }
+        tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
         rows = max(1, _CELLS_AT_ONCE // max(log_ratio.shape[1], 1))
         for start in range(0, len(log_ratio), rows):
+            self._add(update_index, {name: tensor[start : start + rows] for name, tensor in tensors.items()})
 
-            def cut(tensor: Tensor | None, part: slice = slice(start, start + rows)) -> Tensor | None:
-                return None if tensor is None else tensor[part]
-
-            own = [cut(flags) for flags in (clipped_high, clipped_low, dual_clipped)]
-            values = (log_ratio[start : start + rows], cut(token_log_ratio), advantages[start : start + rows])
-            self._add(update_index, *values, response_mask[start : start + rows].bool(), own, cut(folds))
-
-    def _add(
-        self,
-        update: int,
-        s: Tensor,
-        d: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        own: list[Tensor | None],
-        folds: Tensor | None,
-    ) -> None:
+    def _add(self, update: int, tensors: Mapping[str, Tensor]) -> None:
         """`update` for some of the responses."""
-        layout, positions = self.layout, token_positions(mask)
-        last = min(mask.shape[1], layout.max_position)
+        layout, mask = self.layout, tensors["mask"]
+        positions, last = token_positions(mask), min(mask.shape[1], layout.max_position)
         bins = -(-last // layout.bin_width)
+        width = bins * layout.bin_width
         counted = mask & (positions <= layout.max_position)
         self._overflow[update] += (mask & ~counted).sum()
         slots = torch.where(counted, positions, 0)  # column 0 takes what is not counted
 
         def placed(values: Tensor) -> Tensor:
-            at_positions = values.new_zeros(len(values), 1 + bins * layout.bin_width)
-            return at_positions.scatter(1, slots, values)[:, 1:]
+            return values.new_zeros(len(values), 1 + width).scatter(1, slots, values)[:, 1:]
 
-        tokens, s, advantages = placed(counted), placed(s.float()), placed(advantages)
+        tokens, s, advantages = placed(counted), placed(tensors["s"].float()), placed(tensors["advantages"])
         differences = torch.where(tokens, s.diff(dim=1, prepend=s.new_zeros(len(s), 1)), 0.0)
-        d = differences if d is None else placed(d.float())
+        d = placed(tensors["d"].float()) if "d" in tensors else differences
 
-        cells = self._exact(s, d, len(SUM_UNITS) + layout.features)  # [rows, responses, positions]
+        cells = self._exact(s, d)  # [rows, responses, positions], the rows of sums and then of counts
         counts = cells[len(SUM_UNITS) :]
-        counts[TOKENS] = tokens
-        for row, clipped in zip((OWN_HIGH, OWN_LOW, OWN_DUAL), own, strict=True):
-            counts[row] = 0 if clipped is None else placed(clipped.bool())
-        above, below = advantages > 0, advantages < 0
+        counts[record.TOKENS] = tokens
+        for row, name in ((record.OWN_HIGH, "high"), (record.OWN_LOW, "low"), (record.OWN_DUAL, "dual")):
+            counts[row] = placed(tensors[name].bool()) if name in tensors else 0
         for row, (low, high) in enumerate(self._bounds):
-            counts[FIRST_WINDOW + 2 * row] = above & (s > high[: s.shape[1]])
-            counts[FIRST_WINDOW + 2 * row + 1] = below & (s < low[: s.shape[1]])
+            counts[record.FIRST_WINDOW + 2 * row] = (advantages > 0) & (s > high[:width])
+            counts[record.FIRST_WINDOW + 2 * row + 1] = (advantages < 0) & (s < low[:width])
 
         self._grids["position" if update else "first"][:, :last] += cells.sum(1)[:, :last]
         by_bin = cells.unflatten(2, (bins, layout.bin_width)).sum(3)  # [rows, responses, bins]
         self._grids["update"][:, update, :bins] += by_bin.sum(1)
         if update:
-            if folds is not None:
-                self._grids["fold"][:, :, :bins].index_add_(1, folds, by_bin)
+            if "folds" in tensors:
+                self._grids["fold"][:, :, :bins].index_add_(1, tensors["folds"], by_bin)
+            half = len(self._edges) + 1  # buckets below 0
             for plane, values in enumerate((s, d)):
-                bucket = self._first_bucket[: s.shape[1]] + self._buckets(values)
+                size = torch.bucketize(values.abs(), self._edges, right=True)
+                bucket = self._first_bucket[:width] + torch.where(values < 0, half - 1 - size, half + size)
                 self._histogram[plane].view(-1).scatter_add_(0, bucket.flatten(), tokens.flatten().long())
 
-    def _exact(self, s: Tensor, d: Tensor, rows: int) -> Tensor:
-        """The six rows of sums in whole numbers of their units, and room for more: float64 `[rows, *shape]`."""
-        cells = torch.empty(rows, *s.shape, dtype=torch.float64, device=s.device)
-        for values, first, square, fine in ((s, S_SUM, S_SQUARE, S_SQUARE_FINE), (d, D_SUM, D_SQUARE, D_SQUARE_FINE)):
+    def _exact(self, s: Tensor, d: Tensor) -> Tensor:
+        """The rows of sums in whole numbers of their units, and room for the counts: float64 `[rows, *shape]`."""
+        cells = torch.empty(len(SUM_UNITS) + self.layout.features, *s.shape, dtype=torch.float64, device=s.device)
+        for values, first in ((s, record.S_SUM), (d, record.D_SUM)):
+            square, fine = first + record.S_SQUARE, first + record.S_SQUARE_FINE
             units = (values.double() / SUM_UNITS[first]).round()
             squares = (units * SUM_UNITS[first]).square()  # exact: of a float32's 24 bits
             coarse = (squares / SUM_UNITS[square]).round()
             cells[first], cells[square] = units, coarse
             cells[fine] = (squares - coarse * SUM_UNITS[square]) / SUM_UNITS[fine]
         return cells
-
-    def _buckets(self, values: Tensor) -> Tensor:
-        """Which bucket of `histogram_edges` each value is in, int64."""
-        half = len(self._edges) + 1
-        bucket = torch.bucketize(values.abs(), self._edges, right=True)
-        return torch.where(values < 0, half - 1 - bucket, half + bucket)
 
     def read(self) -> PositionSums:
         """Everything, fetched from the device."""
@@ -193,15 +163,9 @@ class PositionStats:
             sums = grid[: len(units)] * units.view(-1, *[1] * (grid.dim() - 1))
             return Sums(sums.numpy(), grid[len(units) :].long().numpy(), self.layout.windows)
 
-        return PositionSums(
-            self.layout,
-            positions=fetched("position"),
-            first=fetched("first"),
-            updates=fetched("update"),
-            folds=fetched("fold"),
-            histogram=self._histogram.cpu().numpy().copy(),
-            overflow=self._overflow.cpu().numpy().copy(),
-        )
+        positions, first, updates, folds = (fetched(name) for name in ("position", "first", "update", "fold"))
+        histogram, overflow = (tensor.cpu().numpy().copy() for tensor in (self._histogram, self._overflow))
+        return PositionSums(self.layout, positions, first, updates, folds, histogram, overflow)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """`read` as named arrays: what a record holds. Raises OverflowError if a count exceeds 32 bits."""
@@ -211,8 +175,7 @@ class PositionStats:
         """Add another's sums, in place, on this one's device. Raises ValueError if the layouts differ."""
         if other.layout != self.layout:
             raise ValueError(f"cannot merge position statistics of different layouts: {self.layout}, {other.layout}")
-        mine, theirs = ([*stats._grids.values(), stats._histogram, stats._overflow] for stats in (self, other))
-        for total, part in zip(mine, theirs, strict=True):
+        for total, part in zip(*([*s._grids.values(), s._histogram, s._overflow] for s in (self, other)), strict=True):
             total += part.to(total.device)
 
     @property
@@ -232,4 +195,4 @@ class PositionStats:
 
     def clip_rate(self, window: Window | None = None) -> Tensor:
         """Share of tokens clipped under one of the windows (None: by the run's own method), by position."""
-        return torch.from_numpy(self.read().positions.clip_rate(OWN if window is None else describe(window)))
+        return torch.from_numpy(self.read().positions.clip_rate(record.OWN if window is None else describe(window)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctpo.records.position_stats import FloatArray, PositionSums
+from ctpo.records.position_stats import PositionSums
 
 MOST_POINTS = 200
 
@@ -16,24 +16,18 @@ def position_plots(wandb: Any, sums: PositionSums) -> dict[str, Any]:
 
     At most `MOST_POINTS` positions, evenly spaced, among those that two or more responses reach.
     """
-    cells = sums.positions
+    cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
     reached = np.flatnonzero(cells.count >= 2)
     if len(reached) == 0:
         return {}
     chosen = reached[np.linspace(0, len(reached) - 1, min(MOST_POINTS, len(reached))).round().astype(int)]
-    fixed, adaptive = sums.layout.windows[:2]
-
-    def lines(title: str, values: dict[str, FloatArray]) -> Any:
-        return wandb.plot.line_series(
-            xs=(chosen + 1).tolist(),
-            ys=[value[chosen].tolist() for value in values.values()],
-            keys=list(values),
-            title=title,
-            xname="position (model tokens)",
-        )
-
     rates = {"own window": cells.clip_rate(), "fixed": cells.clip_rate(fixed), "adaptive": cells.clip_rate(adaptive)}
+    lines = {"std": ("std of the cumulative log-ratio", {"std": cells.std})}
+    lines["clip_rate"] = ("share of clipped tokens", rates)
+    xs, xname = (chosen + 1).tolist(), "position (model tokens)"
     return {
-        "position/std": lines("std of the cumulative log-ratio", {"std": cells.std}),
-        "position/clip_rate": lines("share of clipped tokens", rates),
+        f"position/{name}": wandb.plot.line_series(
+            xs, [value[chosen].tolist() for value in values.values()], list(values), title, xname
+        )
+        for name, (title, values) in lines.items()
     }

@@ -26,7 +26,7 @@ from ctpo.records.reader import FoundRuns, Problem, RunRecord, WaitingRun, find_
 from ctpo.records.run_directory import RunDirectory, RunDirectoryBusy
 from ctpo.records.samples import SAMPLE_FIELDS
 from ctpo.records.sampling import DRAW, Sampling
-from ctpo.records.stop_request import clear_stop, request_stop, stop_reason
+from ctpo.records.stop_request import Stopped, clear_stop, request_stop, stop_reason
 from ctpo.records.submission import Submission, read_submission, write_submission
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "RunDirectoryBusy",
     "RunRecord",
     "Sampling",
+    "Stopped",
     "Submission",
     "WaitingRun",
     "clear_stop",

@@ -9,6 +9,10 @@ from ctpo.records.files import read_note, write_text
 FILE = "stop"
 
 
+class Stopped(RuntimeError):
+    """Training ended at a safe point because it was asked to; its state is on disk, and it continues from there."""
+
+
 def request_stop(run: Path, reason: str) -> None:
     """Ask whoever trains into `run` to save and end as soon as it safely can."""
     write_text(run / FILE, reason)

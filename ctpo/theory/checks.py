@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -18,8 +17,10 @@ from ctpo.theory.estimators import (
     through_the_sum_coefficients,
     without_clipping,
 )
+from ctpo.theory.groups import group_moments
 from ctpo.theory.mdp import TokenTree, verifiable_reward
 from ctpo.theory.policies import PolicyFamily, PolicyPair, Recurrent, Tabular, true_policy_gradient
+from ctpo.theory.tables import Check
 from ctpo.theory.variance import (
     Numbers,
     chi_squared,
@@ -36,19 +37,6 @@ TREES = (
     TokenTree(3, 5, end_token=0),
     TokenTree(3, 6, end_token=2, tool_slots=(2, 3)),
 )
-
-
-@dataclass(frozen=True)
-class Check:
-    """A claim, how far off it is at worst and how far it may be."""
-
-    claim: str
-    deviation: float
-    tolerance: float
-
-    @property
-    def holds(self) -> bool:
-        return self.deviation <= self.tolerance
 
 
 def all_checks() -> list[Check]:
@@ -173,9 +161,6 @@ def _through_the_sum() -> float:
 
 
 def _groups() -> float:
-    # Here, for that module prints with `tables`, which prints checks.
-    from ctpo.theory.groups import group_moments
-
     worst, generator = 0.0, np.random.default_rng(0)
     pair = random_pair(Tabular(TokenTree(3, 4)), generator)
     rewards = verifiable_reward(pair.tree, generator)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ctpo.theory.checks import Check
 from ctpo.theory.estimators import TABLE_1
 from ctpo.theory.random_walk import SCENARIOS, Growth, fit_exponent, growth
 from ctpo.theory.study import BATCH, OUTCOME_LEVEL, THROUGH_THE_SUM, TOKEN_LEVEL, Row
@@ -25,6 +25,19 @@ LABELS = {
 
 ROUNDING = 1e-12
 """Relative biases below this are rounding: written as 0, so that every machine writes the same file."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim, how far off it is at worst and how far it may be."""
+
+    claim: str
+    deviation: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return self.deviation <= self.tolerance
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -14,7 +14,7 @@ from experiments.benchmarks.measuring import Row, interleaved, ratio_rows
 if TYPE_CHECKING:
     from verl.workers.config import FSDPActorConfig
 
-    from ctpo.actor_config import MethodActorConfig
+    from ctpo.training.actor_config import MethodActorConfig
 
 LENGTH = 8000
 MOST_OF_AN_UPDATE = 3.0
@@ -90,9 +90,9 @@ def _against_vanilla(rounds: int) -> list[Row]:
 def _config(name: str, responses: int, with_statistics: bool = False) -> MethodActorConfig:
     from verl.workers.config import PolicyLossConfig
 
-    from ctpo.actor_config import MethodActorConfig
     from ctpo.methods import METHODS
     from ctpo.positions import PositionRecorder, PositionStats
+    from ctpo.training.actor_config import MethodActorConfig
 
     config = MethodActorConfig(
         rollout_n=responses,
@@ -114,7 +114,7 @@ def _loss(config: FSDPActorConfig, batch: dict[str, Tensor], name: str | None = 
     """Forward and backward pass of a loss (default: the configured one)."""
     from verl.trainer.ppo.core_algos import get_policy_loss_fn
 
-    from ctpo.policy_loss import register_policy_losses
+    from ctpo.training.policy_loss import register_policy_losses
 
     register_policy_losses()
     function = get_policy_loss_fn(name or config.policy_loss.loss_mode)

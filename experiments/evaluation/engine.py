@@ -23,11 +23,10 @@ def rollout(config: dict[str, Any], folder: str) -> Iterator[EvaluationManager]:
     from verl.experimental.reward_loop import RewardLoopManager
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-    from ctpo import plugin
+    import ctpo.tir.agent_loop  # noqa: F401  registers itself with verl
     from experiments.evaluation.worker import EvaluationManager, EvaluationServers, TimedClient
     from experiments.surroundings import ray_settings
 
-    plugin.register_rollout()
     node = OmegaConf.create(config)
     given = config["ray_kwargs"]["ray_init"]
     runtime = OmegaConf.merge(get_ppo_ray_runtime_env(node), given.get("runtime_env", {}))

@@ -65,7 +65,7 @@ def _message(node: str, value: DictConfig, error: BaseException) -> str:
 
 def _advantages(config: DictConfig) -> Iterator[str]:
     """The part of a method that is not the actor's business: verl's estimator computes the advantages."""
-    from ctpo.actor_config import method_from_config
+    from ctpo.training.actor_config import method_from_config
 
     method = method_from_config(config.actor_rollout_ref.actor.method)
     chosen = config.algorithm.norm_adv_by_std_in_grpo

@@ -11,9 +11,8 @@ import traceback
 
 from omegaconf import OmegaConf
 
-from ctpo.records import RunDirectory
+from ctpo.records import RunDirectory, Stopped
 from ctpo.records.progress import REFUSED, set_phase
-from ctpo.stopping import Stopped
 from experiments import resolvers
 from experiments.command import STOPPED, USAGE, Refused
 from experiments.launch import launch

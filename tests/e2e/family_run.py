@@ -41,7 +41,7 @@ def composed(choice: tuple[str, ...], run_dir: str) -> DictConfig:
 
 
 def main(run_dir: str) -> None:
-    import ctpo.runner
+    import ctpo.training.trainer
     from experiments import launch
 
     resolvers.register()
@@ -58,13 +58,13 @@ def main(run_dir: str) -> None:
             }
             for each in configs
         ]
-    ctpo.runner.Runner = family_runner()
+    ctpo.training.trainer.Runner = family_runner()
     launch.launch(config)
 
 
 def family_runner() -> Any:
     """The task runner with this file's trainer registered in its process."""
-    from ctpo.runner import Runner
+    from ctpo.training.trainer import Runner
 
     class FamilyRunner(Runner):
         def run(self, config: DictConfig) -> Any:
@@ -81,7 +81,7 @@ def family_worker() -> Any:
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
 
-    from ctpo.worker import RecordingActorWorker, _LossWithFolds
+    from ctpo.training.worker import RecordingActorWorker, _LossWithFolds
 
     class FamilyWorker(RecordingActorWorker):
         @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -107,9 +107,9 @@ def register_family_trainer() -> None:
     import ray
     from verl.trainer.ppo.v1 import register_trainer
 
-    from ctpo.actor_config import method_from_config
     from ctpo.positions.calibration import Calibration
-    from ctpo.trainer import RecordingTrainer
+    from ctpo.training.actor_config import method_from_config
+    from ctpo.training.trainer import RecordingTrainer
 
     @register_trainer("family")
     class FamilyTrainer(RecordingTrainer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,32 @@ def test_the_analysis_reads_runs_through_their_records_alone() -> None:
 
 def test_running_does_not_analyse() -> None:
     assert offenders("experiments", ("analysis",)) == []
+
+
+def test_within_ctpo_dependencies_point_one_way_and_without_circles() -> None:
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ctpo").rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+
+    def module_of(imported: str) -> str:
+        while imported and imported not in modules:
+            imported = imported.rpartition(".")[0]
+        return imported
+
+    graph = {name: {module_of(imported) for imported in imports(path)} - {"", name} for name, path in modules.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, and names the circle
+    above = {
+        "methods": {"records"},
+        "records": set(),
+        "sandbox": set(),
+        "positions": {"methods", "records"},
+        "tir": {"sandbox"},
+        "theory": {"methods"},
+    }
+    for package, allowed in above.items():
+        used = {
+            name.split(".")[1] for module in graph if module.startswith(f"ctpo.{package}") for name in graph[module]
+        }
+        assert used <= allowed | {package}, package
 
 
 def test_only_records_knows_the_run_directory() -> None:

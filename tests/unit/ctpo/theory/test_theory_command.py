@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ctpo.theory import __main__ as command
-from ctpo.theory.checks import Check, all_checks
+from ctpo.theory.checks import all_checks
 from ctpo.theory.study import BATCH, TOKEN_LEVEL, Problem, measure
-from ctpo.theory.tables import median, table_1_text, write_csv
+from ctpo.theory.tables import Check, median, table_1_text, write_csv
 
 Output = pytest.CaptureFixture[str]
 FILES = {"table1", "theory_off_policyness", "theory_horizon", "theory_window", "theory_random_walk"}

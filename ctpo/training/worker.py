@@ -13,12 +13,14 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from ctpo import plugin
-from ctpo.actor_config import MethodActorConfig
+from ctpo.platforms import cpu
 from ctpo.positions import PositionRecorder, PositionStats
 from ctpo.records.position_stats import PositionSums
+from ctpo.training.actor_config import MethodActorConfig
+from ctpo.training.policy_loss import register_policy_losses
 
-plugin.register_training()
+register_policy_losses()
+cpu.register_training_shims()
 
 #: Field that the trainer adds to the batch: the prompt fold of each sequence, int64 `[batch]`.
 FOLD_FIELD = "ctpo_fold"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,19 @@ import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
+from verl.trainer import main_ppo
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
-from ctpo import checkpoints, resume
-from ctpo.actor_config import method_from_config
-from ctpo.best_checkpoint import drop_future_best, keep_if_best
-from ctpo.positions.calibration import Calibration, calibration_metrics
+from ctpo.positions.calibration import Calibration
 from ctpo.positions.wandb_plot import position_plots
-from ctpo.records import RunDirectory, stop_reason
+from ctpo.records import RunDirectory, Stopped, stop_reason
 from ctpo.records.position_stats import OWN, PositionSums, Window
 from ctpo.records.progress import set_phase
-from ctpo.samples import sample_rows
-from ctpo.stopping import Stopped
-from ctpo.worker import FOLD_FIELD, RecordingActorWorker
+from ctpo.tir.samples import sample_rows
+from ctpo.training import checkpoints, resume
+from ctpo.training.actor_config import method_from_config
+from ctpo.training.batches import drawn_order, prompt_fold
+from ctpo.training.worker import FOLD_FIELD, RecordingActorWorker
 
 MODE = "ctpo"
 
@@ -50,7 +49,7 @@ class RecordingTrainer(PPOTrainerSync):
             # verl tells the synchronous trainer by this name (replay buffer, checkpoints); this one is that.
             config.trainer.v1.trainer_mode = "sync"
             if config.trainer.resume_mode == "auto":
-                # Which checkpoint that is, the launcher has decided (`ctpo.resume`).
+                # Which checkpoint that is, the launcher has decided (`ctpo.training.resume`).
                 step = checkpoints.tracked_step(Path(config.trainer.default_local_dir)) or 0
                 config.actor_rollout_ref.rollout.seed = resume.sampling_seed(config.run.seed, step)
         super().__init__(config)
@@ -167,9 +166,11 @@ class RecordingTrainer(PPOTrainerSync):
                 "aggregation": self.config.actor_rollout_ref.actor.loss_agg_mode,
             }
             self.records.write_position_stats(self.global_steps, stats.to_arrays(), meta)
+            metrics.update(position_metrics(stats))
             if self._calibration is not None:
                 self._calibration.learn(stats.positions)
-            metrics.update(position_metrics(stats) | calibration_metrics(self._calibration))
+                if (scale := self._calibration.scale) is not None:
+                    metrics["position/deviation_scale"] = scale
             self._position_stats = stats
         return batch
 
@@ -203,7 +204,7 @@ class RecordingTrainer(PPOTrainerSync):
         if self._calibration is not None:
             self._calibration.replay(self.records)
         checkpoints.drop_future(self._checkpoints, step)
-        drop_future_best(self._checkpoints, step)
+        checkpoints.drop_future_best(self._checkpoints, step)
         plan = resume.resume_plan(
             step, self.records.last_step(), trainer.test_freq, self.total_training_steps, trainer.val_before_train
         )
@@ -237,8 +238,12 @@ class RecordingTrainer(PPOTrainerSync):
         numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
         scores = [row["score"] for rows in by_benchmark.values() for row in rows]
         if self._saved_step == self.global_steps:
-            keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
+            checkpoints.keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
         return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
+
+
+class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
+    """verl's task runner, in a Ray actor of its own; it comes from here, so that this trainer is registered there."""
 
 
 class _RecordedTracking:
@@ -259,31 +264,6 @@ class _RecordedTracking:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracking, name)
-
-
-def drawn_order(keys: Sequence[str], prompts: Sequence[str]) -> list[int]:
-    """Indices that put trajectories into the order in which their prompts were drawn, a prompt's side by side.
-
-    verl hands them over as they finished, the short ones first. Cut into mini-batches, that would give short responses
-    to the first updates and long ones to the last, where the policy has moved most: late positions would look more
-    off-policy than they are, and two runs would not share their mini-batches.
-
-    Args:
-        keys: verl's names of trajectories, `{prompt}_{session}_{index}`.
-        prompts: names of the prompts, as drawn.
-    """
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-
-    def of(i: int) -> tuple[int, int, int]:
-        prompt, session, index = keys[i].split("_")
-        return place[prompt], int(session), int(index)
-
-    return sorted(range(len(keys)), key=of)
-
-
-def prompt_fold(prompt_ids: torch.Tensor, folds: int) -> int:
-    """Fold of a prompt in `range(folds)`: a hash of its token ids, the same in every process and every run."""
-    return zlib.crc32(prompt_ids.to(torch.int32).numpy().tobytes()) % folds
 
 
 def position_metrics(sums: PositionSums) -> dict[str, float]:

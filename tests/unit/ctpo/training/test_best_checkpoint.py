@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpo import best_checkpoint
-from ctpo.best_checkpoint import best_so_far, keep_if_best
+from ctpo.training import checkpoints
+from ctpo.training.checkpoints import best_so_far, keep_if_best
 
 
 def save(checkpoints: Path, step: int) -> Path:
@@ -46,7 +46,7 @@ def test_a_step_without_checkpoint_changes_nothing(tmp_path: Path) -> None:
 def test_a_torn_note_beside_the_best_is_none(tmp_path: Path) -> None:
     save(tmp_path, 5)
     keep_if_best(tmp_path, 5, 0.3)
-    (tmp_path / "best" / best_checkpoint.INFO).write_text("")
+    (tmp_path / "best" / checkpoints.INFO).write_text("")
     assert best_so_far(tmp_path) is None
     save(tmp_path, 10)
     assert keep_if_best(tmp_path, 10, 0.2)
@@ -62,7 +62,7 @@ def test_a_kill_while_copying_leaves_the_previous_best(tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(best_checkpoint, "_link_or_copy", die)
+        patch.setattr(checkpoints, "_link_or_copy", die)
         with pytest.raises(KeyboardInterrupt):
             keep_if_best(tmp_path, 10, 0.9)
     assert kept(tmp_path) == "weights of step 5"

@@ -12,7 +12,14 @@ from verl.trainer.ppo.core_algos import get_policy_loss_fn
 
 from ctpo.methods import METHODS, MethodError
 from tests.unit.ctpo.naive_method import Batch, random_batch
-from tests.unit.ctpo.test_policy_loss import actor_config, clean, custom_config, plain_config, rows_of, run_loss
+from tests.unit.ctpo.training.test_policy_loss import (
+    actor_config,
+    clean,
+    custom_config,
+    plain_config,
+    rows_of,
+    run_loss,
+)
 
 #: verl's loss, its settings and how its fractions read for each relative that verl has.
 VERLS = {
@@ -109,7 +116,7 @@ def test_a_calibrated_window_clips_by_the_measured_deviations() -> None:
 
 
 def test_a_users_own_method_is_a_loss_like_any_other() -> None:
-    example = Path(__file__).resolve().parents[3] / "experiments" / "examples"
+    example = Path(__file__).resolve().parents[4] / "experiments" / "examples"
     fields = f", import_path: 'my_ratio:method', search_path: '{example}'"
     config = custom_config(fields)
     batch = random_batch(13)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from ctpo.positions import PositionStats
-from ctpo.samples import sample_rows
-from ctpo.trainer import _plain, drawn_order, merge_ranks, position_metrics, prompt_fold
+from ctpo.tir.samples import sample_rows
+from ctpo.training.batches import drawn_order, prompt_fold
+from ctpo.training.trainer import _plain, merge_ranks, position_metrics
 
 
 def test_mini_batches_follow_the_prompts_as_drawn_not_the_order_in_which_responses_finished() -> None:

@@ -4,7 +4,7 @@ verl's layout: `global_step_<n>/{actor/, data.pt}` and a tracker file with the n
 then `data.pt`, then the tracker. This project puts `metrics_row.json` (the step's row, in case the run is killed
 before it logs it) in before all of them, and `sealed.json` (whose it is, and every file's size and checksum) after all
 of them. verl writes in place and syncs nothing, so where a node goes down the tracker can name a folder whose files are
-torn: a folder counts only if it is sealed and as its seal says. `ctpo.resume` decides which one a run continues from.
+torn: a folder counts only if it is sealed and as its seal says. `resume.py` decides which one a run continues from.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Any
 import xxhash
 
 from ctpo.records.files import parsed, read_bytes, read_note, read_record, write_text
-from ctpo.records.schema import MAPPING, SEAL
+from ctpo.records.schema import BEST_NOTE, MAPPING, SEAL
 
 TRACKER = "latest_checkpointed_iteration.txt"
 DRAFT = "metrics_row.json"
 SEALED = "sealed.json"
+BEST = "best"
+INFO = "best.json"
 _FOLDER = re.compile(r"global_step_(0|[1-9][0-9]{0,15})")
 #: Of a save that was under way when its run was killed.
 UNFINISHED = "not written to its end"
@@ -164,3 +166,56 @@ def drop_future(checkpoints: Path, step: int) -> None:
     for later in steps(checkpoints):
         if later > step:
             shutil.rmtree(checkpoints / f"global_step_{later}", ignore_errors=True)
+
+
+# `best/` keeps the checkpoint with the best held-out accuracy, while verl keeps the newest ones. Files are hard links:
+# verl may delete its copy, and no byte is stored twice. It is replaced by renames, so a reader finds a whole one, and a
+# run killed in between finds the previous one or none.
+
+
+def best_so_far(checkpoints: Path) -> tuple[int, float] | None:
+    """`(step, accuracy)` of the checkpoint kept in `checkpoints/best`; None if there is none, or its note is torn."""
+    try:
+        info = parsed(read_bytes(checkpoints / BEST / INFO), BEST_NOTE)
+    except (OSError, ValueError):
+        return None
+    return info["step"], info["accuracy"]
+
+
+def drop_future_best(checkpoints: Path, step: int) -> None:
+    """Forget a best checkpoint of beyond `step`, which a run resumes from: that future did not happen."""
+    if not (checkpoints / BEST).exists() and (checkpoints / f".{BEST}.old").exists():
+        (checkpoints / f".{BEST}.old").rename(checkpoints / BEST)  # killed between the two renames
+    best = best_so_far(checkpoints)
+    if best is not None and best[0] > step:
+        shutil.rmtree(checkpoints / BEST)
+
+
+def keep_if_best(checkpoints: Path, step: int, accuracy: float) -> bool:
+    """Keep `checkpoints/global_step_<step>` as `checkpoints/best` if none kept of another step is as accurate.
+
+    Returns:
+        Whether it is now the best. False also where no checkpoint was saved at this step.
+    """
+    source = checkpoints / f"global_step_{step}"
+    best = best_so_far(checkpoints)
+    if not source.is_dir() or (best is not None and best[0] != step and best[1] >= accuracy):
+        return False
+    made = checkpoints / f".{BEST}.new"
+    replaced = checkpoints / f".{BEST}.old"
+    for leftover in (made, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, made, copy_function=_link_or_copy)
+    write_text(made / INFO, json.dumps({"step": step, "accuracy": accuracy}))
+    if (checkpoints / BEST).exists():
+        (checkpoints / BEST).rename(replaced)
+    made.rename(checkpoints / BEST)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)

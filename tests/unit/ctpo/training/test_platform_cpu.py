@@ -39,7 +39,7 @@ def test_everything_is_inert_without_the_cpu_platform() -> None:
         "import verl.utils.distributed as d; import verl.workers.engine.fsdp.transformer_impl as t\n"
         "import verl.utils.torch_functional as f\n"
         "before, scoring = t.CPUOffloadPolicy, f.logprobs_from_logits_v2\n"
-        "from ctpo import plugin; plugin.register_training()\n"
+        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
         "from verl.plugin.platform import PlatformRegistry\n"
         "assert 'cpu' not in PlatformRegistry.registered_names()\n"
         "assert t.CPUOffloadPolicy is before\n"
@@ -99,7 +99,7 @@ def test_gloo_is_named_once() -> None:
 def test_an_offload_policy_is_never_pinned() -> None:
     code = (
         "import verl.workers.engine.fsdp.transformer_impl as t\n"
-        "from ctpo import plugin; plugin.register_training()\n"
+        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
         "print(t.CPUOffloadPolicy(pin_memory=True))"
     )
     assert python(code, **environment.for_device("cpu")).stdout.split() == ["None"]
@@ -113,7 +113,7 @@ def test_log_probs_keep_their_last_digits() -> None:
         "exact = logits.double().log_softmax(-1).gather(-1, labels[..., None])[..., 0]\n"
         "error = lambda: (f.logprobs_from_logits(logits, labels) - exact).abs().max().item()\n"
         "before = error()\n"
-        "from ctpo import plugin; plugin.register_training()\n"
+        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
         "print(before, error())"
     )
     done = python(code, **environment.for_device("cpu"))

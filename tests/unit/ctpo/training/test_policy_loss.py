@@ -17,11 +17,11 @@ from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import FSDPActorConfig
 
-from ctpo.actor_config import MethodActorConfig, PositionStatsConfig
 from ctpo.methods import METHODS, MethodError
 from ctpo.methods.windows import PositionAdaptiveWindow
-from ctpo.policy_loss import MethodLoss, register_policy_losses
 from ctpo.positions import PositionRecorder, PositionStats
+from ctpo.training.actor_config import MethodActorConfig, PositionStatsConfig
+from ctpo.training.policy_loss import MethodLoss, register_policy_losses
 from tests.unit.ctpo.naive_method import Batch, random_batch
 
 register_policy_losses()
@@ -39,7 +39,7 @@ def composed(name: str, overrides: tuple[str, ...], method: str) -> MethodActorC
         config = compose(
             "ppo_trainer",
             [
-                f"{actor}._target_=ctpo.actor_config.MethodActorConfig",
+                f"{actor}._target_=ctpo.training.actor_config.MethodActorConfig",
                 f"+method={{name: {name}{method}}}",
                 f"+{actor}.method=${{method}}",
                 f"{actor}.policy_loss.loss_mode=ctpo/{name}",

@@ -15,7 +15,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.utils import create_rl_sampler
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from ctpo.trainer import RecordingTrainer
+from ctpo.training.trainer import RecordingTrainer
 
 PROMPTS, BATCH, STEPS = 13, 4, 9  # 3 steps an epoch, one prompt left over
 

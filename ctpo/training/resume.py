@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpo import checkpoints as ckpt
 from ctpo.records import ConfigMismatch, RecordError, RunDirectory, config_hash
 from ctpo.records.position_archive import read_position_stats
 from ctpo.records.run_directory import SET_ASIDE
 from ctpo.records.samples import read_samples
+from ctpo.training import checkpoints as ckpt
 
 
 def prepare(run: RunDirectory, config: Mapping[str, Any]) -> list[str]:

@@ -10,22 +10,24 @@ from typing import Any
 
 import pytest
 
-from ctpo import resume
-from ctpo.best_checkpoint import best_so_far, drop_future_best, keep_if_best
-from ctpo.checkpoints import (
+from ctpo.records import ConfigMismatch, RecordError, RunDirectory, config_hash
+from ctpo.training import resume
+from ctpo.training.checkpoints import (
     TRACKER,
+    best_so_far,
     checksum,
     complete_steps,
     damage,
     drop_future,
+    drop_future_best,
+    keep_if_best,
     prepare_save,
     read_draft,
     remove_old,
     seal,
     tracked_step,
 )
-from ctpo.records import ConfigMismatch, RecordError, RunDirectory, config_hash
-from ctpo.resume import Resume, resume_plan, sampling_seed
+from ctpo.training.resume import Resume, resume_plan, sampling_seed
 from experiments.export import ExportError, find_checkpoint
 from tests.unit.ctpo.test_records import sample, statistics
 

@@ -1,6 +1,6 @@
 """verl's FSDP actor configuration with the fields that a method needs.
 
-Selected by `actor_rollout_ref.actor._target_: ctpo.actor_config.MethodActorConfig`; verl's own class refuses
+Selected by `actor_rollout_ref.actor._target_: ctpo.training.actor_config.MethodActorConfig`; verl's own class refuses
 fields it does not know.
 """
 
@@ -49,8 +49,8 @@ class MethodActorConfig(FSDPActorConfig):
 
     `method` is `{name, window: {...}, dual_clip: {...}, rule: {...}, position_stats: {...}}`, with `import_path` and
     `search_path` where `name` is `custom`; all but `name` may be left out. It is checked here, so that a wrong setting
-    stops the run before any model is loaded. `observer` is set by the worker (see `ctpo.policy_loss.LossObserver`) and
-    is not a setting.
+    stops the run before any model is loaded. `observer` is set by the worker (see
+    `ctpo.training.policy_loss.LossObserver`) and is not a setting.
 
     Raises:
         MethodError: `method` names an unknown method, part or field, or contradicts `loss_agg_mode` or

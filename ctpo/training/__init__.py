@@ -1,0 +1,1 @@
+"""verl's side: configuration, loss, worker, trainer, checkpoints. Imported by verl's own processes, piece by piece."""
