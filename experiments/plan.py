@@ -24,7 +24,7 @@ from ctpo.platforms import environment
 from experiments.compose import composed_sweep
 from experiments.planner.settings import Assumptions
 from experiments.planner.shapes import PlanError
-from experiments.preflight.settings import value_problems
+from experiments.request import value_problems
 
 ASSUME = "assume."
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 try:
     from experiments import command
@@ -27,8 +26,8 @@ from experiments.data.card import CARD_TEXT
 from experiments.data.errors import PrepareError
 from experiments.data.lengths import PromptLengths
 from experiments.data.sources import Source, find
-
-T = TypeVar("T")
+from experiments.specs import FolderSpec, ProblemsSpec, catalog_of, names, spec_of, unset
+from experiments.tiny.spec import ArithmeticSpec, TinyModelSpec
 
 ARITHMETIC = "arithmetic"
 
@@ -46,7 +45,8 @@ def prepare_model(config: DictConfig) -> Path:
 
     Raises PrepareError.
     """
-    return _dispatch(config, "model_spec", {"tiny": _tiny_model, "folder": _model_folder})
+    spec = spec_of(config, "model_spec")
+    return _model_folder(spec) if isinstance(spec, FolderSpec) else _tiny_model(spec)
 
 
 def prepare_dataset(config: DictConfig) -> DatasetPaths:
@@ -54,11 +54,8 @@ def prepare_dataset(config: DictConfig) -> DatasetPaths:
 
     Raises PrepareError.
     """
-    kinds: dict[str, Callable[[dict[str, Any]], DatasetPaths]] = {
-        ARITHMETIC: _arithmetic,
-        "problems": partial(_problems, config),
-    }
-    return _dispatch(config, "dataset_spec", kinds)
+    spec = spec_of(config, "dataset_spec")
+    return _problems(config, spec) if isinstance(spec, ProblemsSpec) else _arithmetic(spec)
 
 
 def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Path]:
@@ -74,68 +71,42 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
     """
     from experiments.data.problem_sets import prepare_benchmark
 
-    catalog = _catalog(config)
-    spec = _plain(OmegaConf.select(config, "dataset_spec"))
+    catalog, spec = catalog_of(config), spec_of(config, "dataset_spec")
     prepared: dict[str, Path] = {}
     for name in names:
         if name == ARITHMETIC:
-            own = {k: v for k, v in spec.items() if k != "kind"} if spec.get("kind") == ARITHMETIC else {}
+            own = spec if isinstance(spec, ArithmeticSpec) else ArithmeticSpec()
             prepared[name] = _arithmetic(own).test[0]
             continue
         for source in find(name, catalog, "benchmarks"):
             label = source.label
             if label in prepared:
                 raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
-            prepared[label] = prepare_benchmark(source, _system_prompt(config), _prompt_lengths(config, make=False))
+            prepared[label] = prepare_benchmark(
+                source, _system_prompt(config, spec), _prompt_lengths(config, make=False)
+            )
     return prepared
 
 
-def _dispatch(config: DictConfig, field: str, kinds: Mapping[str, Callable[[dict[str, Any]], T]]) -> T:
-    node = OmegaConf.select(config, field)
-    if node is None:
-        raise PrepareError(f"{field} is missing: give {field}.kind, one of {', '.join(kinds)}")
-    spec: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    kind = spec.pop("kind", None)
-    if kind not in kinds:
-        raise PrepareError(f"{field}.kind={kind}: use one of {', '.join(kinds)}")
+def _tiny_model(spec: TinyModelSpec) -> Path:
+    from experiments.tiny.build import tiny_model
+
     try:
-        return kinds[kind](spec)
-    except PrepareError:
-        raise
-    except ValueError as error:
+        return tiny_model(spec)
+    except ValueError as error:  # a vocabulary too small or too large for the tokenizer's text
         raise PrepareError(str(error)) from error
 
 
-def _tiny_model(spec: dict[str, Any]) -> Path:
-    from experiments.tiny.build import tiny_model
-    from experiments.tiny.demonstrations import Quality
-    from experiments.tiny.model import TinyModelSpec
+def _arithmetic(spec: ArithmeticSpec) -> DatasetPaths:
+    from experiments.tiny.build import arithmetic_dataset
 
-    quality = _known_fields(Quality, spec.pop("quality", {}), "model_spec.quality")
-    return tiny_model(TinyModelSpec(**_known_fields(TinyModelSpec, spec, "model_spec"), quality=Quality(**quality)))
-
-
-def _arithmetic(spec: dict[str, Any]) -> DatasetPaths:
-    from experiments.tiny.build import ArithmeticSpec, arithmetic_dataset
-
-    train, test = arithmetic_dataset(ArithmeticSpec(**_known_fields(ArithmeticSpec, spec, "dataset_spec")))
+    train, test = arithmetic_dataset(spec)
     return DatasetPaths((train,), (test,))
 
 
-def _known_fields(spec_class: type, given: dict[str, Any], field: str) -> dict[str, Any]:
-    known = {item.name: item.type for item in fields(spec_class)}
-    for name, value in given.items():
-        if name not in known:
-            raise PrepareError(f"{field}.{name}={value}: no such field; there are {', '.join(known)}")
-        wanted = (int, float) if known[name] == "float" else int
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise PrepareError(f"{field}.{name}={value!r}: give a number of type {known[name]}")
-    return given
-
-
-def _model_folder(spec: dict[str, Any]) -> Path:
-    hub_id, given = spec.get("hub_id"), spec.get("path")
-    get = f"run `hf download {hub_id} --local-dir DIR`, then set model_spec.path=DIR"
+def _model_folder(spec: FolderSpec) -> Path:
+    given = spec.path
+    get = f"run `hf download {spec.hub_id} --local-dir DIR`, then set model_spec.path=DIR"
     if not given:
         raise PrepareError(f"model_spec.path is not set: {get}; or use model=tiny")
     folder = Path(given).expanduser().resolve()
@@ -148,55 +119,31 @@ def _model_folder(spec: dict[str, Any]) -> Path:
     return folder
 
 
-def _problems(config: DictConfig, spec: dict[str, Any]) -> DatasetPaths:
-    from experiments.data.problem_sets import Checks, prepare_training
+def _problems(config: DictConfig, spec: ProblemsSpec) -> DatasetPaths:
+    from experiments.data.problem_sets import prepare_training
 
+    catalog = catalog_of(config)
     sources: dict[str, list[Source]] = {}
-    for split in ("train", "test"):
-        names = _names(spec.get(split))
-        if not names:
-            raise PrepareError(
-                f"dataset_spec.{split} is not set: name data sets of data_catalog, or files or folders; "
-                "or use model=tiny dataset=arithmetic"
-            )
-        found = [find(name, _catalog(config), f"dataset_spec.{split}") for name in names]
-        sources[split] = [source for each in found for source in each]
+    for split, given in (("train", spec.train), ("test", spec.test)):
+        if not given:
+            raise PrepareError(unset(split))
+        sources[split] = [source for name in given for source in find(name, catalog, f"dataset_spec.{split}")]
     train, test = prepare_training(
-        sources["train"],
-        sources["test"],
-        _system_prompt(config),
-        Checks.of(spec.get("checks")),
-        _prompt_lengths(config),
+        sources["train"], sources["test"], _system_prompt(config, spec), spec.checks, _prompt_lengths(config)
     )
     return DatasetPaths(tuple(train), tuple(test))
 
 
 def benchmark_names(config: DictConfig) -> list[str]:
     """What the data set evaluates on, as `prepare_benchmarks` takes it."""
-    spec = config.dataset_spec
-    return [ARITHMETIC] if spec.kind == ARITHMETIC else _names(_plain(spec).get("test"))
+    spec = spec_of(config, "dataset_spec")
+    return list(spec.test) if isinstance(spec, ProblemsSpec) else [ARITHMETIC]
 
 
-def _names(given: str | list[str] | None) -> list[str]:
-    """A list as it is; a text (an environment variable) at its commas."""
-    items = given.split(",") if isinstance(given, str) else given or []
-    return [item.strip() for item in items if item.strip()]
-
-
-def _catalog(config: DictConfig) -> dict[str, Any]:
-    return _plain(OmegaConf.select(config, "data_catalog"))
-
-
-def _plain(node: DictConfig | None) -> dict[str, Any]:
-    return {} if node is None else OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
-
-
-def _system_prompt(config: DictConfig) -> str:
-    """The prompt that `dataset_spec.system_prompt` names."""
-    name = _plain(OmegaConf.select(config, "dataset_spec")).get("system_prompt", "math")
-    if name not in SYSTEM_PROMPTS:
-        raise PrepareError(f"dataset_spec.system_prompt={name}: use one of {', '.join(SYSTEM_PROMPTS)}")
-    return SYSTEM_PROMPTS[name]
+def _system_prompt(config: DictConfig, spec: ArithmeticSpec | ProblemsSpec) -> str:
+    given = spec.system_prompt if isinstance(spec, ProblemsSpec) else None
+    name = given or ("short" if OmegaConf.select(config, "model_spec.kind") == "tiny" else "math")
+    return SYSTEM_PROMPTS.get(name, name)
 
 
 def _prompt_lengths(config: DictConfig, make: bool = True) -> PromptLengths:
@@ -206,12 +153,10 @@ def _prompt_lengths(config: DictConfig, make: bool = True) -> PromptLengths:
     folder = next((path for item in named if item and (path := Path(item).expanduser()).is_dir()), None)
     if make and folder is None and OmegaConf.select(config, "model_spec.kind") == "tiny":
         folder = prepare_model(config)
-    arguments = OmegaConf.select(config, "data.apply_chat_template_kwargs")
-    return PromptLengths(
-        folder,
-        OmegaConf.select(config, "data.max_prompt_length") or 2048,
-        _plain(arguments),
-    )
+    node = OmegaConf.select(config, "data.apply_chat_template_kwargs")
+    arguments: Any = {} if node is None else OmegaConf.to_container(node, resolve=True)
+    limit = OmegaConf.select(config, "data.max_prompt_length") or 2048
+    return PromptLengths(folder, limit, arguments)
 
 
 def main(arguments: list[str]) -> int:
@@ -228,13 +173,13 @@ def main(arguments: list[str]) -> int:
     try:
         groups = [f"model={options.model}", *([f"dataset={options.dataset}"] if options.dataset else [])]
         config = composed([*groups, *options.overrides])
-        known = [name for name, entry in _catalog(config).items() if isinstance(entry, Mapping)]
-        for name in _names(options.pin):
+        known = [name for name in catalog_of(config) if name != "folder"]
+        for name in names(options.pin):
             if name not in known:
                 raise PrepareError(f"--pin {name}: no such data set; data_catalog has {', '.join(known)}")
             hub.forget(name)
         if options.benchmarks:
-            prepared = prepare_benchmarks(config, _names(options.benchmarks))
+            prepared = prepare_benchmarks(config, names(options.benchmarks))
             _show({name: (path,) for name, path in prepared.items()})
             print(f"ready: {', '.join(prepared)}")
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -36,6 +37,11 @@ def register() -> None:
         "variant_of", lambda method, variant: f"{method}-{variant}" if variant else method, replace=True
     )
     OmegaConf.register_new_resolver("method_code", method_code.fingerprints, replace=True)
-    OmegaConf.register_new_resolver(
-        "updates_per_step", lambda prompts, mini, epochs: -(-prompts // max(mini, 1)) * epochs, replace=True
-    )
+    OmegaConf.register_new_resolver("updates_per_step", updates_per_step, replace=True)
+
+
+def updates_per_step(prompts: Any, mini: Any, epochs: Any) -> int:
+    """Mini-batch updates of a step; 1 where a value is none that a run can have, which preflight says."""
+    if not all(type(value) is int and value > 0 for value in (prompts, mini, epochs)):
+        return 1
+    return int(-(-prompts // mini) * epochs)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ctpo.records.shapes import nearest, shown
 from ctpo.sandbox.limits import Limits
 from ctpo.tir.prompts import MIN_CHARS
 
-_POOL = ("concurrency",)
+_RANGES = {"max_turns": (1, 10_000), "tool_output_chars": (MIN_CHARS, 10**6), "concurrency": (1, 10_000)}
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,11 @@ class TirConfig:
     concurrency: int = 2
 
     def __post_init__(self) -> None:
-        least = {"max_turns": 1, "tool_output_chars": MIN_CHARS, "concurrency": 1}
-        for name, minimum in least.items():
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                path = f"tir.sandbox.{name}" if name in _POOL else f"tir.{name}"
-                raise ValueError(f"{path}={value!r}: give a whole number, {minimum} or more")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                path = "tir.sandbox.concurrency" if name == "concurrency" else f"tir.{name}"
+                raise ValueError(f"{path}={shown(value)}: give a whole number from {least} to {most}")
 
     @classmethod
     def from_node(cls, node: Mapping[str, Any] | None) -> TirConfig:
@@ -45,17 +45,20 @@ class TirConfig:
             ValueError: a field is unknown or its value is out of range; the message has its full name.
         """
         given = dict(node or {})
-        sandbox = dict(given.pop("sandbox", None) or {})
-        own = {name: given.pop(name) for name in ("max_turns", "tool_output_chars") if name in given}
-        own |= {name: sandbox.pop(name) for name in _POOL if name in sandbox}
-        limits = {f.name: sandbox.pop(f.name) for f in fields(Limits) if f.name in sandbox}
-        unknown = [*(f"tir.{name}" for name in given), *(f"tir.sandbox.{name}" for name in sandbox)]
-        if unknown:
-            inner = [f"sandbox.{name}" for name in (*(f.name for f in fields(Limits)), *_POOL)]
-            known = ", ".join(["max_turns", "tool_output_chars", *inner])
-            raise ValueError(f"unknown field {unknown[0]}: known are {known}")
+        sandbox = given.pop("sandbox", None) or {}
+        if not isinstance(sandbox, Mapping):
+            raise ValueError(f"tir.sandbox={shown(sandbox)}: give fields, for example tir.sandbox.wall_s=5")
+        limits = {name: value for name, value in sandbox.items() if name != "concurrency"}
+        own = {**given, **{name: value for name, value in sandbox.items() if name == "concurrency"}}
+        for path, names, known in (
+            ("tir", given, ("max_turns", "tool_output_chars")),
+            ("tir.sandbox", limits, [each.name for each in fields(Limits)]),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{path}.{name}: no such field; {nearest(name, known)}")
         try:
-            return cls(sandbox=Limits(**limits), **own)
+            made = Limits(**limits)
         except ValueError as error:
-            message = str(error)
-            raise ValueError(message if message.startswith("tir.") else f"tir.{message}") from None
+            raise ValueError(f"tir.{error}") from None
+        return cls(sandbox=made, **own)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctpo.records.shapes import shown
 from experiments.data.lengths import PromptLengths
-from experiments.data.rows import asked_text
 
 CARD_JSON, CARD_TEXT = "data_card.json", "data_card.md"
 EXAMPLES = 200
@@ -27,7 +27,7 @@ class Facts:
         self.findings: list[dict[str, str]] = []
 
     def drop(self, row: Mapping[str, Any], reason: str, detail: str = "") -> None:
-        """A row that is left out."""
+        """A row in verl's format that is left out."""
         self._add(self.dropped, "dropped", row, reason, detail)
 
     def note(self, row: Mapping[str, Any], reason: str, detail: str = "") -> None:
@@ -37,11 +37,16 @@ class Facts:
     def _add(self, counter: Counter[str], fate: str, row: Mapping[str, Any], reason: str, detail: str) -> None:
         counter[reason] += 1
         if counter[reason] <= EXAMPLES:
-            text = asked_text(row) if isinstance(row.get("prompt"), list) else str(row.get("problem") or "")
-            gold = (row.get("reward_model") or {}).get("ground_truth") or ""
+            asked = [_plain(turn["content"]) for turn in row["prompt"] if turn["role"] != "system"]
+            gold = _plain((row.get("reward_model") or {}).get("ground_truth"))
+            problem = f"{' '.join(asked):.160}"
             self.findings.append(
-                {"fate": fate, "reason": reason, "detail": detail, "problem": f"{text:.160}", "answer": f"{gold:.80}"}
+                {"fate": fate, "reason": reason, "detail": detail, "problem": problem, "answer": f"{gold:.80}"}
             )
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else shown(value)
 
 
 def write(

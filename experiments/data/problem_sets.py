@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ctpo.records.shapes import shown
 from experiments.data import card
 from experiments.data.errors import PrepareError
 from experiments.data.golds import unreadable
@@ -20,47 +20,13 @@ from experiments.data.lengths import PromptLengths
 from experiments.data.overlap import find_overlaps, wording
 from experiments.data.rows import UnusableRow, asked_text, checked_row, verl_row
 from experiments.data.sources import Source, read_records
+from experiments.specs import Checks
 from experiments.tiny.cache import cached
 
 VERSION = 5
 """Raise it with any change that changes a prepared byte, so that prepared files are written anew."""
 
 DUPLICATE, UNREADABLE, OVERLAP = "the same problem as another row", "unreadable reference answer", "in a benchmark"
-
-
-@dataclass(frozen=True)
-class Checks:
-    """`dataset_spec.checks`: what becomes of training problems that cannot or should not be trained on.
-
-    `unusable`: `drop` or `refuse` rows without a problem, without a readable answer, or given twice.
-    `overlap`: `drop` or `report` training problems that share at least `overlap_share` of their n-grams
-    (`overlap_ngram` tokens) with a benchmark problem. A benchmark is never changed: there every such row is
-    refused, except an unreadable answer, which is reported (it can still be matched word for word).
-    """
-
-    unusable: str = "drop"
-    overlap: str = "drop"
-    overlap_ngram: int = 8
-    overlap_share: float = 0.6
-
-    def __post_init__(self) -> None:
-        for name, choices in (("unusable", ("drop", "refuse")), ("overlap", ("drop", "report"))):
-            if getattr(self, name) not in choices:
-                raise PrepareError(f"dataset_spec.checks.{name}={getattr(self, name)}: use one of {', '.join(choices)}")
-        if not 0 < self.overlap_share <= 1 or self.overlap_ngram < 1:
-            raise PrepareError(
-                f"dataset_spec.checks: overlap_share={self.overlap_share} must lie in (0, 1], "
-                f"overlap_ngram={self.overlap_ngram} be at least 1"
-            )
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Checks:
-        """From a mapping of the configuration. Raises PrepareError."""
-        known = [item.name for item in fields(cls)]
-        for name, value in (given or {}).items():
-            if name not in known:
-                raise PrepareError(f"dataset_spec.checks.{name}={value}: no such field; there are {', '.join(known)}")
-        return cls(**(given or {}))
 
 
 def prepare_training(
@@ -75,7 +41,7 @@ def prepare_training(
         "version": VERSION,
         "split": "train",
         "system_prompt": system_prompt,
-        "checks": asdict(checks),
+        "checks": checks.model_dump(),
         "sources": [source.fingerprint() for source in train],
         "against": [path.parent.name for path in benchmarks],
         "lengths": lengths.fingerprint(),
@@ -144,17 +110,20 @@ def _rows(
     drop: bool,
 ) -> list[dict[str, Any]]:
     """All rows of a source, checked one by one and against each other."""
-    records = [(path, i, record) for path in source.files for i, record in enumerate(read_records(path))]
+    records = [(f"{path} {place}", record) for path in source.files for place, record in read_records(path)]
+    if not any("prompt" in record or source.columns["answer"] in record for _, record in records):
+        raise PrepareError(
+            f"{records[0][0]}: no row has {source.columns['answer']} or verl's columns (columns: "
+            f"{', '.join(map(shown, records[0][1]))}); correct data_catalog.<name>.columns or convert the file to "
+            "verl's format"
+        )
     if source.rows is not None and len(records) != source.rows:
         raise PrepareError(
             f"{source.files[0]}: {len(records)} rows, but data_catalog.{source.name}.rows={source.rows}: "
             "half a file or another edition; get it again, or correct the number if it was published anew"
         )
     kept: list[dict[str, Any]] = []
-    for path, number, record in tqdm(
-        records, desc=f"checking {source.label}", disable=len(records) < 5000, leave=False
-    ):
-        where = f"{path} row {number}"
+    for where, record in tqdm(records, desc=f"checking {source.label}", disable=len(records) < 5000, leave=False):
         facts.read += 1
         try:
             given = verl_row(record, source.columns, source.name, source.label, where)
@@ -162,7 +131,7 @@ def _rows(
         except UnusableRow as error:
             if not drop:
                 raise
-            facts.drop(record, error.reason, where)
+            facts.drop(given, error.reason, where)
             continue
         twin = _twin(row, source.label, seen, where)
         if twin and not drop:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from decimal import Decimal
+from numbers import Real
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ctpo.records.shapes import Part, lines, shown
 from experiments.data.errors import PrepareError
 
 NO_PROBLEM, NO_ANSWER = "no problem text", "no reference answer"
@@ -18,6 +25,87 @@ class UnusableRow(PrepareError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+# ---------------------------------------------------------------------- the shape of a row
+
+
+def _text(value: Any) -> Any:
+    """Text as it is; bytes, as some tables hold it, as the text that they encode. Raises ValueError for half a
+    character."""
+    if isinstance(value, str):
+        value.encode()
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _written(value: Any) -> Any:
+    """Text, and a number as it is written: 70 and 70.0 are both "70". What stands for nothing (null, NaN, an infinity)
+    is None."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return _text(value)
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else str(value)
+
+
+def _answer(value: Any) -> Any:
+    value = _written(value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise PydanticCustomError(NO_ANSWER, "must be a non-empty text; give the reference answer")
+    return value
+
+
+def _content(value: Any) -> Any:
+    """A message's text. A list of parts is put together as chat templates do it; only text parts have any."""
+    value = _text(value)
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "text" in part for part in value):
+        parts = [_text(part["text"]) for part in value]
+        value = "".join(parts) if all(isinstance(part, str) for part in parts) else value
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise PydanticCustomError(NO_PROBLEM, "must be a non-empty text; give the message's text")
+    return value
+
+
+def _null_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class Message(Part):
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_content)]
+
+
+def _in_turn(messages: list[Message]) -> list[Message]:
+    roles = [turn.role for turn in messages]
+    if "system" in roles[1:]:
+        raise ValueError("a system message must come first")
+    if roles[-1] != "user":
+        raise ValueError("the last message must be user's")
+    return messages
+
+
+class Reward(Part):
+    ground_truth: Annotated[str, BeforeValidator(_answer)] = Field(None, validate_default=True)
+    style: str | None = None
+
+
+class Extra(Part):
+    problem_id: Annotated[str | None, BeforeValidator(_written)] = None
+
+
+class Row(Part):
+    """What this project reads of a row in verl's format; other columns are left out."""
+
+    data_source: Annotated[str, BeforeValidator(_text), Field(min_length=1, pattern=r"\S")]
+    prompt: Annotated[list[Message], Field(min_length=1), AfterValidator(_in_turn)]
+    ability: Annotated[str | None, BeforeValidator(_text)] = None
+    reward_model: Annotated[Reward, BeforeValidator(_null_is_empty)] = Field(None, validate_default=True)
+    extra_info: Annotated[Extra, BeforeValidator(_null_is_empty)] = Field(None, validate_default=True)
+
+
+# ---------------------------------------------------------------------- rows
 
 
 def verl_row(
@@ -33,28 +121,21 @@ def verl_row(
         where: file and row, for messages.
 
     Raises:
-        PrepareError: neither form.
+        PrepareError: neither form. A row without its answer is one of the second.
     """
     if "prompt" in record:
         return {**record, "data_source": name or record.get("data_source")}
-    missing = [name for name in columns.values() if name not in record]
-    if missing:
+    if columns["problem"] not in record:
         raise PrepareError(
-            f"{where}: has neither verl's column prompt nor {' and '.join(missing)} (columns: {', '.join(record)}); "
-            "correct data_catalog.<name>.columns or convert the file to verl's format"
+            f"{where}: has neither verl's column prompt nor {' and '.join(columns.values())} (columns: "
+            f"{', '.join(map(shown, record))}); correct data_catalog.<name>.columns or convert the file to verl's "
+            "format"
         )
     return {
         "data_source": name or label,
         "prompt": [{"role": "user", "content": record[columns["problem"]]}],
-        "reward_model": {"ground_truth": _answer_text(record[columns["answer"]])},
+        "reward_model": {"ground_truth": record.get(columns["answer"])},
     }
-
-
-def _answer_text(value: Any) -> Any:
-    """AIME's answers come as numbers: 70 and 70.0 are both written "70"."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return str(int(value)) if value == int(value) else str(value)
 
 
 def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, system_prompt: str) -> dict[str, Any]:
@@ -64,55 +145,32 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
     text) if it has none. Columns that nothing reads are dropped, so that files of any origin go together.
 
     Raises:
-        UnusableRow: the problem or the reference answer is empty.
+        UnusableRow: the problem or the reference answer is empty, and nothing else is wrong.
         PrepareError: the row is malformed. Both name `where`, the field and the fix.
     """
-    messages = _messages(row.get("prompt"), where)
+    try:
+        given = Row.model_validate(row)
+    except ValidationError as error:
+        reasons = [each["type"] for each in error.errors()]
+        message = f"{where}: {lines(Row, error)[0]}"
+        if set(reasons) <= {NO_PROBLEM, NO_ANSWER}:
+            raise UnusableRow(message, reasons[0]) from error
+        raise PrepareError(message) from error
+    messages = [turn.model_dump() for turn in given.prompt]
     asked = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
-    reward_model, extra = row.get("reward_model") or {}, row.get("extra_info") or {}
-    truth = reward_model.get("ground_truth")
-    if not isinstance(truth, str) or not truth.strip():
-        raise UnusableRow(
-            f"{where}: reward_model.ground_truth={truth!r:.80} must be a non-empty text; give the reference answer",
-            NO_ANSWER,
-        )
-    source = row.get("data_source")
-    if not isinstance(source, str) or not source.strip():
-        raise PrepareError(
-            f"{where}: data_source={source!r:.80} must be a non-empty text; name where the problem comes from"
-        )
     return {
-        "data_source": benchmark_name(source),
+        "data_source": benchmark_name(given.data_source),
         "prompt": messages,
-        "ability": row.get("ability") or "math",
-        "reward_model": {"ground_truth": truth, "style": reward_model.get("style") or "rule"},
+        "ability": given.ability or "math",
+        "reward_model": {"ground_truth": given.reward_model.ground_truth, "style": given.reward_model.style or "rule"},
         "extra_info": {
             "index": index,
             "split": split,
-            "problem_id": extra.get("problem_id") or hashlib.sha256(asked.encode()).hexdigest()[:16],
+            "problem_id": given.extra_info.problem_id or hashlib.sha256(asked.encode()).hexdigest()[:16],
         },
     }
-
-
-def _messages(prompt: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(prompt, list) or not prompt or not all(isinstance(turn, dict) for turn in prompt):
-        raise PrepareError(f"{where}: prompt={prompt!r:.80} must be a list of {{role, content}} messages")
-    messages = []
-    for i, turn in enumerate(prompt):
-        role, content = turn.get("role"), turn.get("content")
-        if role not in ("system", "user", "assistant") or (role == "system" and i):
-            raise PrepareError(f"{where}: prompt[{i}].role={role!r}: use an optional system, then user messages")
-        if not isinstance(content, str) or not content.strip():
-            raise UnusableRow(
-                f"{where}: prompt[{i}].content={content!r:.80} must be a non-empty text; give the message's text",
-                NO_PROBLEM,
-            )
-        messages.append({"role": role, "content": content})
-    if messages[-1]["role"] != "user":
-        raise PrepareError(f"{where}: prompt[-1].role={messages[-1]['role']!r}: the last message must be user's")
-    return messages
 
 
 def asked_text(row: Mapping[str, Any]) -> str:
@@ -121,5 +179,6 @@ def asked_text(row: Mapping[str, Any]) -> str:
 
 
 def benchmark_name(data_source: str) -> str:
-    """`data_source` as a folder name of `samples/`: other characters than letters, digits, '.', '_', '-' become '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", data_source).lstrip("._-") or "unnamed"
+    """`data_source` as a folder name of `samples/`: other characters than letters, digits, '.', '_', '-' become
+    '-', and 64 are kept."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", data_source).lstrip("._-")[:64] or "unnamed"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctpo.records.shapes import shown
 from experiments.data import hub
 from experiments.data.errors import PrepareError
 
@@ -54,38 +57,48 @@ def find(given: str, catalog: Mapping[str, Any], field_name: str) -> list[Source
 
     Args:
         given: a name of the catalogue, or the path of a file or folder.
-        catalog: `data_catalog` of the configuration: per name `hub_id`, `files` (patterns in the repository),
-            optionally `path` (a local copy), `columns`, `rows`; and `folder` with local copies of any.
+        catalog: of `specs.catalog_of`: a `CatalogEntry` by name, and `folder` with local copies of any.
         field_name: the configuration field that `given` stands in, for messages.
 
     Raises:
         PrepareError: there is no such name or file, or the hub's file cannot be had.
     """
-    entries = {name: entry for name, entry in catalog.items() if isinstance(entry, Mapping)}
+    here = find_here(given, catalog, field_name)
+    if here is not None:
+        return here
+    entry = catalog[given]
+    files, revision = hub.fetch(given, entry.hub_id, entry.files)
+    origin = {"hub_id": entry.hub_id, "revision": revision}
+    return [Source(files, given, _columns(entry), entry.rows, origin)]
+
+
+def find_here(given: str, catalog: Mapping[str, Any], field_name: str) -> list[Source] | None:
+    """`find` without the hub: None for what would have to come from there."""
+    entries = [name for name in catalog if name != "folder"]
     if given not in entries:
         if "/" not in given and not given.endswith(SUFFIXES) and not Path(given).exists():
             raise PrepareError(
-                f"{field_name}={given}: neither a file or folder nor in the catalogue ({', '.join(entries)}); "
+                f"{field_name}={shown(given)}: neither a file or folder nor in the catalogue ({', '.join(entries)}); "
                 "name one of them"
             )
         return [Source((file,), origin={"path": str(file)}) for file in local_files(given, field_name)]
-    entry = entries[given]
-    columns = {**NATIVE_COLUMNS, **(entry.get("columns") or {})}
-    local = entry.get("path") or _copy_in(catalog.get("folder"), given)
-    if local:
-        files = local_files(local, f"data_catalog.{given}.path")
-        origin = {"path": str(Path(local).expanduser().resolve())}
-    else:
-        files, revision = hub.fetch(given, entry["hub_id"], entry["files"])
-        origin = {"hub_id": entry["hub_id"], "revision": revision}
-    return [Source(files, given, columns, entry.get("rows"), origin)]
+    entry = catalog[given]
+    local = entry.path or _copy_in(catalog["folder"], given)
+    if not local:
+        return None
+    files = local_files(local, f"data_catalog.{given}.path")
+    return [Source(files, given, _columns(entry), entry.rows, {"path": str(Path(local).expanduser().resolve())})]
+
+
+def _columns(entry: Any) -> dict[str, str]:
+    return {**NATIVE_COLUMNS, **(entry.columns or {})}
 
 
 def _copy_in(folder: str | None, name: str) -> str | None:
     if not folder:
         return None
     if not Path(folder).expanduser().is_dir():
-        raise PrepareError(f"data_catalog.folder={folder}: no such folder; correct CTPO_DATA or unset it")
+        raise PrepareError(f"data_catalog.folder={shown(folder)}: no such folder; correct CTPO_DATA or unset it")
     candidates = [Path(folder).expanduser() / f"{name}{suffix}" for suffix in ("", *SUFFIXES)]
     return next((str(path) for path in candidates if path.exists()), None)
 
@@ -95,30 +108,67 @@ def local_files(given: str, field_name: str) -> tuple[Path, ...]:
 
     Raises PrepareError.
     """
-    path = Path(given).expanduser().resolve()
-    files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise PrepareError(f"{field_name}={given}: no parquet, jsonl or json file there; correct the path")
-    return tuple(files)
+    try:
+        path = Path(given).expanduser().resolve()
+        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        if all(file.is_file() and os.access(file, os.R_OK) for file in files) and files:
+            return tuple(files)
+        why = "no parquet, jsonl or json file there that can be read"
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a null byte, no such user's home
+        why = str(error)
+    raise PrepareError(f"{field_name}={shown(given)}: {why}; correct the path")
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """All rows of a parquet, JSON-lines or JSON file (a list of objects).
+def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """All rows of a parquet, JSON-lines or JSON file (a list of objects), each with its place for messages: `line 1` is
+    the first line of a text, `row 0` the first row of a table or list.
 
     Raises PrepareError: unreadable, or without a row.
     """
+    kind = path.suffix.lstrip(".") or "parquet"
     try:
-        if path.suffix == ".parquet":
-            records = pq.read_table(path).to_pylist()
-        elif path.suffix == ".jsonl":
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        else:
-            records = json.loads(path.read_text(encoding="utf-8"))
-    except (pa.ArrowException, ValueError, OSError) as error:
-        kind = path.suffix.lstrip(".") or "parquet"
-        raise PrepareError(f"{path}: not a {kind} file ({str(error).splitlines()[0]:.120}); get it again") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise PrepareError(f"{path}: must hold a list of objects, one per problem")
+        records = list(_parquet(path) if kind == "parquet" else _json(path))
+    except _Malformed as error:
+        raise PrepareError(f"{path} {error}") from error
+    except (pa.ArrowException, ValueError, OSError, RecursionError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PrepareError(f"{path}: not a {kind} file ({why:.120}); get it again") from error
     if not records:
         raise PrepareError(f"{path}: holds no row; write at least one problem to it")
     return records
+
+
+class _Malformed(ValueError):
+    """What is wrong with a line or row; the message begins with its place."""
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    table = pq.ParquetFile(path).read()
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise _Malformed(f"row 0: has the columns {', '.join(twice)} more than once; keep one of each")
+    for number, record in enumerate(table.to_pylist()):
+        yield f"row {number}", record
+
+
+def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A list of objects, or one object a line, whichever the file begins with. Only LF ends a line: JSON may hold
+    other line ends (U+2028, U+0085) in its strings."""
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if content.lstrip()[:1] == b"[":
+        found = [(f"row {number}", record) for number, record in enumerate(json.loads(content))]
+    else:
+        lines = enumerate(content.split(b"\n"), 1)
+        found = [(f"line {number}", _line(number, line)) for number, line in lines if line.strip()]
+    for place, record in found:
+        if not isinstance(record, dict):
+            raise _Malformed(f"{place}: {shown(record)} is not an object; give one object per problem")
+        yield place, record
+
+
+def _line(number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        why = str(error).splitlines()[0]
+        raise _Malformed(f"line {number}: not JSON ({why:.120}); correct it, or get the file again") from error

@@ -11,13 +11,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ctpo.tir.prompts import END_OF_TURN
 from experiments import preflight
-from experiments.evaluation.problems import Benchmark, parse_shard
-from experiments.values import is_number, is_whole
+from experiments.evaluation.problems import Benchmark
 
 
 def check_settings(config: DictConfig) -> Iterator[str]:
-    """Problems of the `evaluation` node and of how the job is started: one message each, with field, value and fix."""
-    yield from _settings(config.evaluation)
+    """Problems of how the job is started: one message each, with field, value and fix."""
     if config.dry_run:
         yield "dry_run=true: an evaluation has none; evaluation.problems=1 evaluation.k=1 draws one sample"
     if config.slurm.executor != "none":
@@ -28,35 +26,11 @@ def check_settings(config: DictConfig) -> Iterator[str]:
 
 
 def check_machine(config: DictConfig) -> list[str]:
-    """What preflight finds wrong with this machine and the rollout. Model and data of an evaluation are found later,
-    and training problems there are none of."""
+    """What preflight finds wrong with the request and this machine. The model of an evaluation is found later."""
     rollout = config.copy()
     with open_dict(rollout):
         rollout.model_spec = {"kind": "tiny"}
-        rollout.dataset_spec.train = None
     return preflight.check_request(rollout)
-
-
-def _settings(node: DictConfig) -> Iterator[str]:
-    for name in ("k", "max_turns", "max_response_length", "concurrency"):
-        if not is_whole(node[name], 1):
-            yield f"evaluation.{name}={node[name]}: must be a whole number of at least 1"
-    if node.problems is not None and not is_whole(node.problems, 1):
-        yield f"evaluation.problems={node.problems}: must be null or a whole number of at least 1"
-    if not is_whole(node.seed, 0):
-        yield f"evaluation.seed={node.seed}: must be a whole number of at least 0"
-    if not is_number(node.temperature) or node.temperature < 0:
-        yield f"evaluation.temperature={node.temperature}: must be a number of at least 0"
-    elif node.temperature == 0 and node.k != 1:
-        yield f"evaluation.k={node.k}: at evaluation.temperature=0 all samples are the same; give evaluation.k=1"
-    if not is_number(node.top_p) or not 0 < node.top_p <= 1:
-        yield f"evaluation.top_p={node.top_p}: must be above 0 and at most 1"
-    try:
-        parse_shard(node.shard)
-    except ValueError as error:
-        yield str(error)
-    if node.benchmarks is not None and (not OmegaConf.is_list(node.benchmarks) or not node.benchmarks):
-        yield f"evaluation.benchmarks={node.benchmarks}: must be null or a list, for example [aime25,hmmt25]"
 
 
 def check_model(config: DictConfig, folder: Path, benchmarks: list[Benchmark]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,10 @@ def parse_shard(text: object) -> tuple[int, int] | None:
     """
     if text == "merge":
         return None
-    shard, slash, shards = str(text).partition("/")
-    if slash and shard.isdecimal() and shards.isdecimal() and int(shard) < int(shards):
-        return int(shard), int(shards)
-    raise ValueError(f"evaluation.shard={text}: must be merge or i/n with i from 0 to n-1, for example 0/4")
+    found = re.fullmatch(r"([0-9]{1,5})/([0-9]{1,5})", str(text))
+    if found and int(found[1]) < int(found[2]):
+        return int(found[1]), int(found[2])
+    raise ValueError("must be merge or i/n with i from 0 to n-1, for example 0/4")
 
 
 def own_part(keys: Sequence[SampleKey], shard: int, shards: int) -> list[SampleKey]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -90,11 +88,10 @@ def storage_table(plan: Plan) -> Table:
 
 def assumptions_table(request: Request, assume: Assumptions) -> Table:
     table = _table("Assumptions (change one with assume.<name>=<value>)", "name", "value")
-    for item in fields(assume):
-        value = getattr(assume, item.name)
-        if item.name == "response_tokens" and value is None:
+    for name, value in assume:
+        if name == "response_tokens" and value is None:
             value = f"{mean_response(request, assume):,.0f} (40 % of data.max_response_length)"
-        table.add_row(item.name, f"{value}")
+        table.add_row(name, f"{value}")
     return table
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
+from ctpo.records.shapes import Count, PositiveShare, Shape, Share, problems
 from experiments.planner.shapes import PlanError
-from experiments.values import is_number
+
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 
 GIB = 1024**3
 
 #: Bytes that torch finds on a GPU, by the size on its label (total memory minus what the driver keeps): 80 GB H100 or
 #: A100, 141 GB H200.
 GPU_BYTES = {80: int(79.1 * GIB), 141: int(139.8 * GIB)}
-#: Assumptions that something is divided by.
-_DIVISORS = ("mfu", "peak_tflops", "bandwidth_tb_s", "decode_efficiency")
 
 
-@dataclass(frozen=True)
-class Assumptions:
+class Assumptions(Shape):
     """Numbers that no configuration knows. Each can be given on the command line of `experiments/plan.py`.
 
     mfu: share of the GPU's peak arithmetic that training reaches, recomputation counted as work.
@@ -37,33 +39,27 @@ class Assumptions:
     benchmark_problems: problems of one evaluation.
     """
 
-    mfu: float = 0.4
-    peak_tflops: float = 989.0
-    bandwidth_tb_s: float = 3.35
-    decode_efficiency: float = 0.5
-    straggler: float = 1.6
-    prompt_tokens: float = 250.0
-    response_tokens: float | None = None
-    tool_tokens: float = 0.1
-    tool_calls: float = 2.0
-    sandbox_s: float = 0.1
-    imbalance: float = 1.15
-    fragmentation: float = 0.05
-    context_gb: float = 1.5
-    benchmark_problems: int = 120
+    mfu: PositiveShare = 0.4
+    peak_tflops: Positive = 989.0
+    bandwidth_tb_s: Positive = 3.35
+    decode_efficiency: PositiveShare = 0.5
+    straggler: NonNegative = 1.6
+    prompt_tokens: NonNegative = 250.0
+    response_tokens: NonNegative | None = None
+    tool_tokens: Share = 0.1
+    tool_calls: NonNegative = 2.0
+    sandbox_s: NonNegative = 0.1
+    imbalance: NonNegative = 1.15
+    fragmentation: Share = 0.05
+    context_gb: NonNegative = 1.5
+    benchmark_problems: Count = 120
 
     @classmethod
-    def given(cls, values: dict[str, float]) -> Assumptions:
+    def given(cls, values: dict[str, Any]) -> Assumptions:
         """With some replaced. Raises PlanError for an unknown name or a value out of range."""
-        known = [item.name for item in fields(cls)]
-        for name, value in values.items():
-            if name not in known:
-                raise PlanError(f"assume.{name}={value}: no such assumption; there are {', '.join(known)}")
-            if not is_number(value) or value < 0:
-                raise PlanError(f"assume.{name}={value}: give a number of at least 0")
-            if value == 0 and name in _DIVISORS:
-                raise PlanError(f"assume.{name}=0: give a number above 0")
-        return cls(**values)  # type: ignore[arg-type]
+        if wrong := problems(cls, values, "assume"):
+            raise PlanError("\nerror: ".join(wrong))
+        return cls.model_validate(values)
 
 
 @dataclass(frozen=True)

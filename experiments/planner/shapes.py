@@ -74,8 +74,8 @@ def published_settings(hub_id: str | None) -> dict[str, Any]:
 def _tiny_settings(spec: DictConfig) -> dict[str, Any]:
     from experiments.tiny.spec import TinyModelSpec
 
-    given = {str(name): value for name, value in spec.items() if name not in ("kind", "quality")}
-    tiny = TinyModelSpec(**given)
+    given: Any = OmegaConf.to_container(spec, resolve=True)
+    tiny = TinyModelSpec.model_validate(given)
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",

@@ -13,7 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.data.errors import PrepareError
 from experiments.planner.shapes import PlanError, published_settings
+from experiments.specs import FolderSpec, spec_of
 
 ARCHITECTURE = "Qwen3ForCausalLM"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -27,17 +29,21 @@ _MAX_HEADER = 100_000_000
 
 def request_problems(config: DictConfig) -> Iterator[str]:
     """Problems of the folder that the request names itself (`model_spec.kind=folder`)."""
-    spec = config.model_spec
-    if spec.kind != "folder":
+    try:
+        spec = spec_of(config, "model_spec")
+    except PrepareError as error:
+        yield from str(error).splitlines()
         return
-    given = spec.get("path")
-    get = f"run `hf download {spec.get('hub_id')} --local-dir DIR`, then set model_spec.path=DIR"
+    if not isinstance(spec, FolderSpec):
+        return
+    given = spec.path
+    get = f"run `hf download {spec.hub_id} --local-dir DIR`, then set model_spec.path=DIR"
     if not given:
         yield f"model_spec.path is not set: {get}; or use model=tiny"
     elif not Path(given).expanduser().is_dir():
         yield f"model_spec.path={given}: no such folder; {get}"
     else:
-        yield from _problems(config, Path(given).expanduser(), "model_spec.path", spec.get("hub_id"))
+        yield from _problems(config, Path(given).expanduser(), "model_spec.path", spec.hub_id)
 
 
 def folder_problems(config: DictConfig) -> Iterator[str]:

@@ -7,10 +7,9 @@ import resource
 import shutil
 import socket
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.preflight.hardware import trains_elsewhere
 from experiments.surroundings import FALLBACKS, LONGEST_FOLDER, folder_for_sockets
@@ -21,17 +20,6 @@ WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 FILES, PROCESSES = 1024, 1024
 #: Of /dev/shm where GPUs train; containers have 64 MB of it unless told otherwise.
 SHARED_BYTES = 8 * 2**30
-
-
-def tir_problems(config: DictConfig) -> Iterator[str]:
-    """Settings of trajectories with tools."""
-    from ctpo.tir.config import TirConfig
-
-    node: dict[str, Any] = OmegaConf.to_container(config.tir, resolve=True)  # type: ignore[assignment]
-    try:
-        TirConfig.from_node(node)
-    except ValueError as error:
-        yield str(error)
 
 
 def sandbox_problems() -> Iterator[str]:
@@ -77,11 +65,11 @@ def wandb_problems(config: DictConfig) -> Iterator[str]:
     if mode not in ("online", "shared", "run"):
         return
     address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-    port = address.port or (443 if address.scheme == "https" else 80)
     try:
+        port = address.port or (443 if address.scheme == "https" else 80)
         with socket.create_connection((address.hostname or "", port), timeout=CONNECT_S):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         yield (
             f"WANDB_BASE_URL={address.geturl()}: cannot be reached from here ({error}); set WANDB_MODE=offline (the "
             "run's own records are complete without it) or mend the connection"

@@ -1,56 +1,17 @@
-"""Values, batches and lengths of a request against each other."""
+"""Batches and lengths of a request against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.planner.settings import GPU_BYTES
-from experiments.values import is_number, is_whole
-
-#: Advantage estimators of verl that need no second response to a prompt.
-WITHOUT_GROUPS = ("gae", "reinforce_plus_plus", "remax")
-
-
-def value_problems(config: DictConfig) -> Iterator[str]:
-    """Values that no run can have."""
-    positive = (
-        "data.train_batch_size", "data.max_prompt_length", "data.max_response_length",
-        "actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "trainer.total_training_steps",
-        "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.actor.ppo_epochs",
-        "records.position_stats_every", "trainer.n_gpus_per_node", "trainer.nnodes",
-    )  # fmt: skip
-    for field in positive:
-        value = OmegaConf.select(config, field)
-        if not is_whole(value, 1):
-            yield f"{field}={value}: must be a whole number of at least 1"
-    if not is_whole(config.run.seed, 0):
-        yield f"run.seed={config.run.seed}: must be a whole number of at least 0"
-    for field in ("trainer.save_freq", "trainer.test_freq"):
-        value = OmegaConf.select(config, field)
-        if not is_whole(value):
-            yield f"{field}={value}: must be a whole number of steps; -1 for never"
-    kept = config.trainer.max_actor_ckpt_to_keep
-    if kept is not None and not is_whole(kept, 1):
-        yield f"trainer.max_actor_ckpt_to_keep={kept}: must be null (all of them) or a whole number of at least 1"
-    share = config.trainer.v1.max_failed_share
-    if not is_number(share) or not 0 <= share <= 1:
-        yield f"trainer.v1.max_failed_share={share}: must be a number from 0 to 1"
-    lr = config.actor_rollout_ref.actor.optim.lr
-    if not is_number(lr) or lr < 0:
-        yield f"actor_rollout_ref.actor.optim.lr={lr}: must be a number of at least 0"
-    size = OmegaConf.select(config, "hardware.gpu_memory_gb")
-    if size is not None and size not in GPU_BYTES:
-        yield f"hardware.gpu_memory_gb={size}: use one of {', '.join(map(str, GPU_BYTES))}"
-    if config.run.preflight not in ("run", "only"):
-        yield f"run.preflight={config.run.preflight}: must be run or only"
+#: Advantage estimators that need no second response to a prompt.
+WITHOUT_GROUPS = ("reinforce_plus_plus",)
 
 
 def batch_problems(config: DictConfig) -> Iterator[str]:
     """Batches that do not divide, and sequences longer than what holds them."""
-    if next(value_problems(config), None) is not None:
-        return  # what follows computes with those values
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     prompts, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
     processes = config.trainer.n_gpus_per_node * config.trainer.nnodes

@@ -8,8 +8,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.values import is_whole
-
 
 class ProfileError(ValueError):
     """A field of the profile is unknown or out of range; the message names field, value and fix."""
@@ -122,5 +120,5 @@ def profile_of(config: DictConfig) -> Profile:
 
 
 def _at_least_one(name: str, value: Any) -> None:
-    if not is_whole(value, 1):
+    if type(value) is not int or value < 1:
         raise ProfileError(f"slurm.{name}={value}: must be a whole number of at least 1")

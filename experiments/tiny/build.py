@@ -9,7 +9,6 @@ import json
 import random
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def model_settings(spec: TinyModelSpec) -> dict[str, Any]:
         "recipe": RECIPE_VERSION,
         "system_prompt": SYSTEM_PROMPTS["short"],
         "chat_template": CHAT_TEMPLATE,
-        **asdict(spec),
+        **spec.model_dump(exclude={"kind"}),
     }
 
 
@@ -89,7 +88,7 @@ def write_model(spec: TinyModelSpec, folder: Path, progress: bool) -> None:
 
 def arithmetic_dataset(spec: ArithmeticSpec) -> tuple[Path, Path]:
     """Parquet files in verl's format: (train, held-out test)."""
-    settings = {"recipe": RECIPE_VERSION, "system_prompt": SYSTEM_PROMPTS["short"], **asdict(spec)}
+    settings = {"recipe": RECIPE_VERSION, "system_prompt": SYSTEM_PROMPTS["short"], **spec.model_dump(exclude={"kind"})}
 
     def build(folder: Path) -> None:
         write_rows(folder / "train.parquet", "train", spec.train_size, spec.seed)

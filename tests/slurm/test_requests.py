@@ -133,11 +133,9 @@ def test_an_array_holds_back_what_is_beyond_its_limit(new_sweep: Callable[..., S
 
 @pytest.mark.timeout(300)
 def test_a_run_without_its_data_fails_soon_and_says_why(new_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
-    data = tmp_path / "such.parquet"
-    data.touch()
-    sweep = new_sweep(
-        "slurm=cpu_local", "dataset_spec.kind=parquet", f"+dataset_spec.train={data}", f"+dataset_spec.test={data}"
-    )
+    data = tmp_path / "such.jsonl"
+    data.write_text('{"problem": "What is 2 + 3?", "answer": 5}\n' * 16)
+    sweep = new_sweep("slurm=cpu_local", "dataset=files", f"dataset_spec.train={data}", f"dataset_spec.test={data}")
     submitted = sweep.submit(HELD)
     assert submitted.returncode == 0, submitted.stderr
     job = sweep.job("ctpo")
@@ -151,5 +149,5 @@ def test_a_run_without_its_data_fails_soon_and_says_why(new_sweep: Callable[...,
     assert phase.startswith("refused: ")
     assert str(data) in phase
     assert took < patience(30)
-    data.touch()
+    data.write_text('{"problem": "What is 2 + 3?", "answer": 5}\n' * 16)
     assert "1 submitted" in sweep.submit(HELD).stdout, "a failed run is tried again when a person asks"

@@ -27,6 +27,7 @@ from experiments.evaluation import checks
 from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
 from experiments.evaluation.problems import Benchmark, SampleKey, load_benchmarks, own_part, parse_shard
 from experiments.evaluation.summary import accuracy, in_words
+from experiments.request import value_problems
 
 TINY = ["+model_spec.steps=0"]  # not warm-started: what it answers does not matter here
 
@@ -153,26 +154,27 @@ def test_the_paper_scale_evaluation_composes() -> None:
     config = configured("model=qwen3_4b", "evaluation.benchmarks=[aime25]")
     rollout = config.actor_rollout_ref.rollout
     assert (rollout.val_kwargs.n, rollout.val_kwargs.temperature, rollout.nnodes) == (32, 0.7, 1)
-    assert list(checks.check_settings(config)) == []
+    assert [*value_problems(config), *checks.check_settings(config)] == []
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("evaluation.k=0", "evaluation.k=0: must be a whole number of at least 1"),
-        ("evaluation.temperature=-1", "evaluation.temperature=-1: must be a number of at least 0"),
+        ("evaluation.k=0", "evaluation.k=0: must be greater than or equal to 1"),
+        ("evaluation.temperature=-1", "evaluation.temperature=-1: must be greater than or equal to 0"),
         ("evaluation.temperature=0", "evaluation.k=32: at evaluation.temperature=0 all samples are the same"),
-        ("evaluation.top_p=0", "evaluation.top_p=0: must be above 0"),
-        ("evaluation.max_turns=many", "evaluation.max_turns=many: must be a whole number"),
-        ("evaluation.benchmarks=aime25", "evaluation.benchmarks=aime25: must be null or a list"),
+        ("evaluation.top_p=0", "evaluation.top_p=0: must be greater than 0"),
+        ("evaluation.max_turns=many", "evaluation.max_turns=many: must be a valid integer"),
+        ("evaluation.benchmarks=aime25", "evaluation.benchmarks=aime25: must be a valid list"),
         ("evaluation.shard=5/4", "evaluation.shard=5/4: must be merge or i/n"),
-        ("evaluation.problems=0", "evaluation.problems=0: must be null or a whole number"),
+        ("evaluation.problems=0", "evaluation.problems=0: must be greater than or equal to 1"),
         ("dry_run=true", "dry_run=true: an evaluation has none"),
-        ("evaluation.seed=-1", "evaluation.seed=-1: must be a whole number of at least 0"),
+        ("evaluation.seed=-1", "evaluation.seed=-1: must be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_value_and_fix(override: str, message: str) -> None:
-    (problem,) = checks.check_settings(configured(override))
+    config = configured(override)
+    (problem,) = [*value_problems(config), *checks.check_settings(config)]
     assert problem.startswith(message)
 
 

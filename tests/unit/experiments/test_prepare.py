@@ -69,9 +69,12 @@ def test_the_arithmetic_data_set_is_built():
     [
         ({}, "model_spec.kind=None: use one of tiny, folder"),
         ({"kind": "huge"}, "model_spec.kind=huge: use one of tiny, folder"),
-        ({"kind": "tiny", "depth": 3}, "model_spec.depth=3: no such field; there are seed"),
-        ({"kind": "tiny", "steps": "many"}, "model_spec.steps='many': give a number of type int"),
-        ({"kind": "tiny", "quality": {"mental": 2.0}}, "mental=2.0: a probability"),
+        ({"kind": "tiny", "depth": 3}, "model_spec.depth=3: no such field; "),
+        ({"kind": "tiny", "steps": "many"}, "model_spec.steps=many: must be a valid integer"),
+        (
+            {"kind": "tiny", "quality": {"mental": 2.0}},
+            "quality.mental=2.0: must be less than or equal to 1",
+        ),
         ({"kind": "tiny", "vocab_size": 10}, "model_spec.vocab_size=10: bytes and control tokens alone need"),
         ({"kind": "folder", "hub_id": "Qwen/Qwen3-4B"}, "path is not set: run `hf download Qwen/Qwen3-4B"),
         ({"kind": "folder", "hub_id": "Q/Q", "path": "/no/where"}, "path=/no/where: no such folder; run `hf"),
@@ -133,14 +136,17 @@ def test_changed_content_is_prepared_anew(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prompt": []}, r"prompt=\[\] must be a list"),
-        ({"prompt": "What?"}, "prompt='What\\?' must be a list"),
-        ({"prompt": [{"role": "user", "content": " "}]}, r"prompt\[0\].content=' ' must be a non-empty text"),
-        ({"prompt": [{"role": "robot", "content": "x"}]}, r"prompt\[0\].role='robot'"),
+        ({"prompt": []}, r"prompt=\[\]: must have at least 1 item"),
+        ({"prompt": "What?"}, r"prompt=What\?: must be a valid list"),
+        ({"prompt": [{"role": "user", "content": " "}]}, r"prompt\[0\].content=' ': must be a non-empty text"),
+        (
+            {"prompt": [{"role": "robot", "content": "x"}]},
+            r"prompt\[0\].role=robot: must be 'system', 'user' or",
+        ),
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "the last message must be user's"),
-        ({"reward_model": {"ground_truth": "", "style": "rule"}}, "reward_model.ground_truth='' must be"),
-        ({"reward_model": None}, "reward_model.ground_truth=None must be"),
-        ({"data_source": None}, "data_source=None must be"),
+        ({"reward_model": {"ground_truth": "", "style": "rule"}}, "reward_model.ground_truth='': must be"),
+        ({"reward_model": None}, "reward_model.ground_truth=null: must be"),
+        ({"data_source": None}, "data_source=null: must be"),
     ],
 )
 def test_a_malformed_row_is_refused_by_file_row_and_field(tmp_path, changes, says):
