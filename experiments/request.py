@@ -73,6 +73,7 @@ class Run(Shape):
 
 class Records(Shape):
     position_stats_every: Count
+    allow_gaps: bool
 
 
 class Evaluation(Shape):
