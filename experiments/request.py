@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, Field, model_validator
 
-from ctpo.records.shapes import Count, Part, PositiveShare, Seed, Shape, Share, problems, shown
+from ctpo.records.shapes import NO_GROUP, Count, Part, PositiveShare, Seed, Shape, Share, problems, shown
 from ctpo.tir.config import TirConfig
 from experiments.evaluation.problems import parse_shard
 from experiments.planner.settings import GPU_BYTES, NonNegative, Positive
@@ -291,8 +291,10 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = OmegaConf.to_container(copy, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        why = str(error).splitlines()[0]
-        raise RequestError(f"{error.full_key}: {why}; correct the value or the reference") from error
+        raw: Any = OmegaConf.to_container(copy)
+        values = [problem for problem in problems(Request, raw) if problem.endswith(NO_GROUP)]
+        why = f"{error.full_key}: {str(error).splitlines()[0]}; correct the value or the reference"
+        raise RequestError(values[0] if values else why) from error
     return plain
 
 

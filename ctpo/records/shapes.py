@@ -30,12 +30,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 #: A share of something that must not be empty.
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
+NO_GROUP = "must be a group of fields"
 _SHOULD = re.compile(r"^(Input|String|List) should")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 _MESSAGES = {
     "extra_forbidden": "no such field", "missing": "is missing",
-    "model_type": "must be a group of fields", "dict_type": "must be a group of fields",
+    "model_type": NO_GROUP, "dict_type": NO_GROUP,
 }  # fmt: skip
 
 

@@ -265,7 +265,7 @@ def test_the_overlap_of_a_paper_sized_training_set_takes_seconds() -> None:
         ({"overlap": "ignore"}, r"dataset_spec\.checks\.overlap=ignore: must be 'drop' or 'report'"),
         ({"unusable": "keep"}, r"dataset_spec\.checks\.unusable=keep"),
         ({"overlap_share": 0}, "overlap_share=0: must be greater than 0"),
-        ({"ngram": 8}, r"dataset_spec\.checks\.ngram=8: no such field; did you mean overlap_ngram\?"),
+        ({"ngram": 8}, r"dataset_spec\.checks\.ngram=8: no such field; there are overlap, overlap_ngram"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, checks: dict[str, Any], says: str) -> None:
