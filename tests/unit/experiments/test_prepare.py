@@ -217,7 +217,7 @@ def test_the_command_says_where_things_are_and_ends_with_the_model():
 
 def test_the_command_refuses_an_unknown_model_in_one_line():
     done = run_command("--model", "qwen99")
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert "qwen99" in line
