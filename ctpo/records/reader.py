@@ -239,7 +239,7 @@ def find_runs(root: str | Path, sweep: str | None = None) -> FoundRuns:
 
 
 def _find(found: FoundRuns, path: Path, name: str) -> None:
-    if path.is_file() and not path.name.startswith("seed"):
+    if path.is_file() and not path.name.removeprefix("seed").isdigit():
         return  # a note beside the runs
     content = os.listdir(path)
     if FILE not in content and not any(record in content for record in _RECORDS):
