@@ -119,7 +119,7 @@ def test_log_probs_keep_their_last_digits() -> None:
     done = python(code, **environment.for_device("cpu"))
     upstream, ours = map(float, done.stdout.split()[-2:])
     assert upstream > 8e-7, done.stderr
-    assert ours < 3e-7
+    assert ours < 4.8e-7  # two float32 steps at log-probabilities between -4 and -2, on AVX2 and AVX-512 alike
 
 
 def test_verl_reads_a_version_of_vllm() -> None:
