@@ -7,7 +7,6 @@ wrong with one run is a problem of that run alone, and never an exception.
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ctpo.records.files import RecordError, read_bytes, read_lines
+from ctpo.records.files import RecordError, read_lines
+from ctpo.records.fingerprint import fingerprint, measured
 from ctpo.records.manifest import FILE, read_manifest
 from ctpo.records.position_archive import read_position_stats
 from ctpo.records.samples import read_samples
@@ -264,33 +264,17 @@ def _copies(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, str]]:
     copies = []
     for run in sorted(runs, key=lambda run: (not run.in_place, run.name)):
         cell = (run.sweep, run.model, run.method)
-        seed, content = (*cell, "seed", str(run.seed)), (*cell, "content", _content(run))
+        seed, content = (
+            (*cell, "seed", str(run.seed)),
+            (*cell, "content", fingerprint(run.path, EVALUATION in run.config)),
+        )
         if seed in first:
             copies.append((run, f"its manifest says {run.own_name}, which {first[seed].name} is"))
         elif content[-1] and content in first:
-            copies.append((run, f"holds the same {_content_file(run)} as {first[content].name}"))
+            copies.append((run, f"holds the same {measured(EVALUATION in run.config)} as {first[content].name}"))
         else:
             first |= {seed: run, content: run}
     return copies
-
-
-def _content_file(run: RunRecord) -> str:
-    return "samples" if EVALUATION in run.config else "metrics.jsonl"
-
-
-def _content(run: RunRecord) -> str:
-    """Hash of what the run measured, which two runs never share, for it has their times; empty if there is nothing."""
-    paths = [run.path / "metrics.jsonl"]
-    if EVALUATION in run.config:
-        paths = sorted(run.path.glob("samples/*/step_*.parquet"))
-    hashed = hashlib.sha256()
-    try:
-        contents = [read_bytes(path) for path in paths]
-    except OSError:
-        return ""
-    for content in contents:
-        hashed.update(content)
-    return hashed.hexdigest() if any(contents) else ""
 
 
 def _check_state(run: RunRecord) -> None:
