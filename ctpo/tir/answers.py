@@ -29,16 +29,17 @@ _SPELLINGS = {
         r"\cdot": r"\times \ast *", "/": r"\div", r"\emptyset": r"\varnothing",
         r"\ldots": r"\dots \cdots \dotsc \dotsb",
         r"\{": r"\lbrace", r"\}": r"\rbrace", "[": r"\lbrack", "]": r"\rbrack", "(": r"\lparen", ")": r"\rparen",
-        r"\%": "%", r"\approx": r"\simeq", "'": r"\prime", r"\csc": r"\cosec", r"\tan": r"\tg", r"\mod": r"\bmod",
+        r"\%": "%", r"\approx": r"\simeq", r"\phi": r"\varphi", r"\epsilon": r"\varepsilon", "'": r"\prime", r"\csc": r"\cosec", r"\tan": r"\tg", r"\mod": r"\bmod",
         r"\setminus": r"\backslash \smallsetminus", ":": r"\colon", r"\land": r"\wedge",
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
 _TOKEN = re.compile(
-    r"\\text\{[^{}]*\}|\\mathbb\s*\{?\s*[A-Z]\s*\}?|\\(?:begin|end)\s*\{[a-z]+\*?\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\.\d+"
+    r"\^\{\\circ\}|\\text\{[^{}]*\}|\\mathbb\s*\{?\s*[A-Z]\s*\}?|\\(?:begin|end)\s*\{[a-z]+\*?\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\.\d+"
     r"|<=|>=|!=|==|\S",
     re.DOTALL,
 )
+_DEGREES = re.compile(r"\^\s*(?:\{\s*(?:\\circ|o)\s*\}|(?:\\circ|o)(?![A-Za-z]))")
 _OPEN = {"{": "}", "(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle"}
 _CLOSE = frozenset(_OPEN.values())
 _ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, "^": 1, "_": 1}
@@ -54,7 +55,7 @@ def tokens(text: str) -> Tokens | None:
     Arguments always stand in braces ("\frac12" is `\frac{1}{2}`), other braces become round brackets, numbers lose
     leading zeros and a mixed number is a sum. A name with a mark or several letters is one `\mathit{}`.
     """
-    rest = deque(_SPELLINGS.get(token, token) for token in _TOKEN.findall(text))
+    rest = deque(_SPELLINGS.get(token, token) for token in _TOKEN.findall(_DEGREES.sub(r"^{\\circ}", text)))
     level = deepest = 0
     for token in rest:
         level += (token in _OPEN) - (token in _CLOSE)
@@ -84,20 +85,25 @@ def _group(rest: deque[str], close: str | None) -> list[str]:
         if token == "{":
             out += _braced(_group(rest, "}"), whole=not out and not rest)
         elif token in _ACCENTS:
+            digits = rest[1] if rest[0] == "{" else ""
             inside = "".join(_argument(rest, token)).replace("\\", "")
+            inside = digits if digits.isdigit() else inside  # leading zeros count in 0.\overline{03}
             out.append(
                 rf"\mathit{{{token[1:]}{inside}}}" if inside.isalnum() and not inside.isdigit() else "\\overline"
             )
             out += [] if out[-1] != "\\overline" else ["{", inside, "}"]
-        elif token == "^" and (marks := _marks(rest)):
-            out += marks
+        elif token == r"\angle":
+            letters = ""
+            while rest and len(letters) < 3 and re.fullmatch("[A-Z]", rest[0]):
+                letters += rest.popleft()
+            out.append(rf"\mathit{{angle{min(letters, letters[::-1])}}}" if letters else token)
         elif token in _ARGUMENTS:
             out.append(token)
             if token == r"\sqrt" and rest and rest[0] == "[":
                 rest.popleft()
                 out += ["[", *_group(rest, "]"), "]"]
             for _ in range(_ARGUMENTS[token]):
-                out += ["{", *_argument(rest, token), "}"]
+                out += ["{", *(_power(rest) if token == "^" else _argument(rest, token)), "}"]
         elif token.startswith((r"\begin", r"\end")) and re.search("matrix|array", token):
             out.append(token if "vmatrix" in token else token.split("{")[0].strip() + "{pmatrix}")
             if token.startswith(r"\begin") and "array" in token and rest[0] == "{":
@@ -109,14 +115,13 @@ def _group(rest: deque[str], close: str | None) -> list[str]:
     return _mixed(out)
 
 
-def _marks(rest: deque[str]) -> list[str]:
-    r"""`^\circ` and `^{\circ}` as one token."""
-    for form in (["\\circ"], ["{", "\\circ", "}"]):
-        if list(rest)[: len(form)] == form:
-            for _ in form:
-                rest.popleft()
-            return [r"^{\circ}"]
-    return []
+def _power(rest: deque[str]) -> list[str]:
+    """An exponent: 2^3^2 is 2^(3^2), as in Python."""
+    exponent = _argument(rest, "^")
+    if rest and rest[0] == "^":
+        rest.popleft()
+        return ["(", *exponent, ")", "^", "{", *_power(rest), "}"]
+    return exponent
 
 
 def _one(token: str) -> str:
@@ -133,7 +138,7 @@ def _braced(inside: list[str], whole: bool) -> list[str]:
         if inside.count(command) == 1:
             at = inside.index(command)
             return [new, "{", *inside[:at], "}", "{", *inside[at + 1 :], "}"]
-    if whole and _listed(["", *inside, ""]):
+    if whole and (not inside or _listed(["", *inside, ""])):
         return [r"\{", *inside, r"\}"]
     return inside if len(inside) < 2 else ["(", *inside, ")"]
 
@@ -256,9 +261,10 @@ class Parts(NamedTuple):
 
 def parts(text: Tokens) -> Parts:
     r"""The parts of a list, set, tuple, interval, union or ratio. `a \pm b` is the list of its two values."""
-    text = tuple(token for token in text if token != r"\emptyset") if text == (r"\{", r"\emptyset", r"\}") else text
     if text == (r"\emptyset",):
         return Parts("{}", ())
+    if text[0] == r"\begin{pmatrix}" and text[-1] == r"\end{pmatrix}" and "&" not in text:
+        return Parts("<>", tuple(item for item in split(text[1:-1], {r"\\"}) if item))
     for kind, separators in (("list", COMMAS), ("union", {r"\cup"}), ("ratio", {":"})):
         found = [item for item in split(text, separators) if item or kind != "list"]
         if len(found) > 1 and (kind != "ratio" or not (EQUALITY | ORDER) & set(text)):

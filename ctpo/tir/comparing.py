@@ -53,11 +53,26 @@ def equal(answer: str, gold: str, same_value: SameValue) -> bool:
     ours, theirs = read(answer), read(gold)
     if ours is None or theirs is None:
         return False
+    ours = _renamed(ours, theirs)
     # SymPy writes log for the natural logarithm: `log(2)` is right for \ln 2, and for \log 2 as it stands.
     return any(
         _same(_named(ours, name), _named(theirs, other), same_value)
         for name, other in dict.fromkeys((n, o) for n in _logs(ours) for o in _logs(theirs))
     )
+
+
+def _renamed(answer: Tokens, gold: Tokens) -> Tokens:
+    r"""The answer with the variable of the gold: f(n)=n+1 is f(x)=x+1, and k\pi, k\in\mathbb{Z} is n\pi, n\in\mathbb{Z}."""
+    ours, theirs = _variable(answer), _variable(gold)
+    swapped = {ours: theirs, theirs: ours}
+    return tuple(swapped.get(token) or token for token in answer) if ours and theirs else answer
+
+
+def _variable(text: Tokens) -> str | None:
+    if text[1:2] == ("(",) and text[3:5] == (")", "=") and text[2].isalpha() and text[2] in text[5:]:
+        return text[2]
+    places = (at for at, token in enumerate(text) if token in (r"\mathbb{Z}", r"\mathbb{N}") and at > 2)
+    return next((text[at - 2] for at in places if text[at - 1] == r"\in" and text[at - 2].isalpha()), None)
 
 
 def _logs(text: Tokens) -> tuple[str, ...]:
@@ -128,8 +143,10 @@ def _same_parts(ours: Parts, theirs: Parts, same_value: SameValue) -> bool:
         return _same_single(sides[0], sides[1], same_value)
     if len(ours.items) != len(theirs.items):
         return False
-    # `[1, 2]` is how Python prints a list: only an answer is read so, for a reference that is no interval.
-    if kinds <= {"list", "{}", "one"} or kinds == {"union"} or (ours.kind == "[]" and theirs.kind in ("list", "{}")):
+    # `[1, 2]` is how Python prints a list: only an answer is read so, for a reference that is no interval or pair.
+    if kinds <= {"list", "{}", "one"} or kinds == {"union"} or (
+        ours.kind == "[]" and (theirs.kind == "list" or (theirs.kind == "{}" and len(theirs.items) > 2))
+    ):
         return _same_in_any_order(ours.items, theirs.items, same)
     if kinds in ({"list", "()"}, {"()", "<>"}, {"list", "<>"}) or (len(kinds) == 1 and len(ours.kind) == 2):
         return all(same(a, g) for a, g in zip(ours.items, theirs.items, strict=True))
@@ -204,7 +221,7 @@ def _values(answer: Tokens, gold: Tokens, same_value: SameValue) -> tuple[Tokens
     if len(ours) > 1 and not ORDER & set(answer) and len(split(answer, COMMAS)) == 1:
         value = _without_names(answer, keep=False)
         # "m+n = 33" for 33; an untrue equation of numbers has no value.
-        if value == answer and all(same_value(ours[-1], s) for s in ours[:-1] if number(s)):
+        if value == answer and all(same_value(ours[-1], s) for s in ours[:-1] if s and not any(map(_NAME_TOKEN.fullmatch, s))):
             value = ours[-1]
         answer = value
     return answer, _without_names(gold, keep=False)
@@ -235,10 +252,10 @@ def _percent(text: Tokens) -> Fraction | None:
 def _same_number(first: Number, second: Number) -> bool:
     if first.value == second.value:
         return True
-    if (first.decimals is None) == (second.decimals is None):
+    exact, decimal = (first, second) if first.decimals is None else (second, first)
+    if exact.decimals is not None or decimal.decimals is None or (exact.value * 10**PLACES).denominator == 1:
         return False
-    decimals = first.decimals if first.decimals is not None else second.decimals
-    return (decimals or 0) >= PLACES and rounds_to(first.value, second.value)
+    return decimal.decimals >= PLACES and rounds_to(exact.value, decimal.value)
 
 
 def rounds_to(first: Fraction, second: Fraction) -> bool:

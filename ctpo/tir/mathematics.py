@@ -30,6 +30,7 @@ _FEWER_DIGITS = 60
 _AGREEMENTS = 3
 _DISCRETE = (sympy.factorial, sympy.binomial, sympy.gamma)
 _TRIGONOMETRY = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}
+_UNREAD = {("!", "'"), ("!", "!"), ("-", "-"), ("+", "+")}
 _FUNCTION_NAMES = frozenset("fghFGPQ")
 _GREEK = re.compile(r"\\(?:pi|alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|tau|phi|omega)")
 
@@ -73,8 +74,8 @@ def _latex(text: Tokens) -> str:
     out: list[str] = []
     for before, token in itertools.pairwise(("", *text)):
         letter = len(before) == 1 and before.isalpha()
-        if (before[-1:].isdigit() and (token[0].isdigit() or token == "_")) or (token in ("'", "!") and before == "!"):
-            raise ValueError(f"no product, base or double factorial: {before} {token}")
+        if (before[-1:].isdigit() and (token[0].isdigit() or token == "_")) or (before, token) in _UNREAD:
+            raise ValueError(f"no product, base, double factorial or sign: {before} {token}")
         if token == "(" and ((letter and before not in _FUNCTION_NAMES) or _GREEK.fullmatch(before)):
             out.append(r"\cdot")
         # The parser takes d for a differential, T for a transpose and \gamma for Euler's constant.
@@ -177,7 +178,8 @@ def _rounded(text: Tokens, value: Any) -> bool:
     if not _DECIMAL.fullmatch("".join(text)) or value.free_symbols:
         return False
     exact = sympy.N(value.doit(), 30)
-    return bool(exact.is_Float) and rounds_to(Fraction("".join(text)), Fraction(str(exact)))
+    finite = value.is_Rational and (value * 10**PLACES).is_Integer
+    return bool(exact.is_Float) and not finite and rounds_to(Fraction("".join(text)), Fraction(str(exact)))
 
 
 def _relations(found: Any) -> Iterator[tuple[str, Any]]:
@@ -230,8 +232,6 @@ def _set(text: Tokens) -> Any:
             sets = [_set(item) for item in items]
             return None if any(one is None for one in sets) else join(*sets)
     found = parsed(text)
-    if isinstance(found, sympy.Eq) and isinstance(found.rhs, sympy.Set):
-        found = found.rhs
     if isinstance(found, sympy.Set):
         return found.doit()
     conditions = getattr(found, "_unsorted_args", [found])

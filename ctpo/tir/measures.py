@@ -83,12 +83,12 @@ _SIZES = {
         "month": "1 month, 12 year yr",
         "mass": "0.001 g gm gram, 0.000001 mg, 1 kg kilogram, 0.45359237 lb pound, 0.028349523125 oz ounce",
         "money": "1 dollar usd, 0.01 cent",
+        "euro": "1 euro eur",
         "volume": "1 l liter litre, 0.001 ml milliliter, 3.785411784 gallon",
         "degree": f"1 {_DEGREE} degree",
         "radian": "1 radian rad",
         "percent": r"0.01 \% percent",
         "area": "1 acre",
-        "speed": "1 mph",
         "am": "1 am",
         "pm": "1 pm",
     }.items()
@@ -101,11 +101,11 @@ _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3}
 _NO_UNIT = frozenset(
     re.findall(
         r"\w+",
-        "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth "
-        "tenths hundredth hundredths cubed factorial less more than to or and not mod modulo choose times plus minus "
-        "over divided by negative if when for of base at least most maybe so is pi e i x y n root squareroot log",
+        "half halves third thirds quarter quarters squareroot below cubed factorial less more than to or and not mod modulo choose times plus minus "
+        "over divided by negative if when for of base at least most maybe so is pi e i x y n root log",
     )
 )
+_PARTS = re.compile(r"\w*(?:four|fif|six|seven|eigh|nin|ten|twelf|teen|tie|hundred|thousand|million|billion)ths?")
 
 
 class Measured(NamedTuple):
@@ -141,7 +141,7 @@ def _size(word: str) -> tuple[str, Fraction] | None:
 
 def _is_word(word: str) -> bool:
     word = word.lower()
-    return bool(_size(word)) or word in _MULTIPLES or word in _POWERS or word in ("per", "units", "unit", "points")
+    return bool(_size(word)) or word in _MULTIPLES or word in _POWERS or word in ("mph", "per", "units", "unit", "points")
 
 
 def measure(text: Tokens) -> Measured:
@@ -168,13 +168,14 @@ def measure(text: Tokens) -> Measured:
 
 def _with_unit(value: Tokens, unit: Tokens) -> Measured | None:
     spelled = re.sub(r"\\text\b|\\cdot", "", re.sub(r"\^ \{ (\d) \}", r"\1", " ".join(unit)))
+    spelled = re.sub(r"\bmph\b", "mile / h", spelled)
     words = re.findall(r"[A-Za-z][\w']*|/|\^\{\\circ\}|\\%|\d", spelled)
     multiple, size, sign, power = Fraction(1), Fraction(1), 1, 1
     dimensions: dict[str, int] = {}
     last: tuple[str, Fraction] | None = None
     for word in (w if len(w) == 1 else w.lower() for w in words):
         found = _size(word)
-        if word in _NO_UNIT:
+        if word in _NO_UNIT or _PARTS.fullmatch(word):
             return None
         if word in ("/", "per"):
             sign = -1

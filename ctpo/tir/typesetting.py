@@ -41,12 +41,17 @@ _SPEED = re.compile(r"(?<=[\d)}])\s*(k?m)\s*/\s*(s|h|hr)(?![A-Za-z])")
 _DELIMITED = re.compile(r"^(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])$", re.DOTALL)
 _WRAPPED = re.compile(r"\\(?:boxed|fbox|math(?:bf|it|sf|rm)|boldsymbol|bm|displaystyle)\s*\{")
 _NAME = re.compile(r"(?<![A-Za-z\\])(?:log(?:10|2)(?=\()|[A-Za-z]{2,}(?![A-Za-z]))")
+_CURRENCY_NAMES = {"€": "euro", r"\euro": "euro", "£": "pound", r"\pounds": "pound"}
+_CURRENCIES = re.compile(r"€|£|\\(?:euro|pounds)(?![A-Za-z])")
+# 0.1(6), 0.1666... and 0.1212...: a digit written three times or a block written twice goes on.
+_RECURRING = re.compile(r"(\.\d{0,12}?)(?:\((\d{1,30})\)|(?:(\d)\3\3+|(\d{2,8})\4+)\s*\\ldots)")
 # Plain and SymPy notation. `log` of SymPy is natural, so `log(` has its own token until `equal` has tried both.
 _CALLS = {
-    "sqrt": r"\sqrt{%s}", "cbrt": r"\sqrt[3]{%s}", "Rational": r"\frac{%s}{%s}", "binomial": r"\binom{%s}{%s}",
+    "sqrt": r"\sqrt{%s}", "cbrt": r"\sqrt[3]{%s}", "Rational": r"\frac{%s}{%s}", "Fraction": r"\frac{%s}{%s}",
+    "Eq": "%s=%s", "Intervalopen": "(%s,%s)", "IntervalLopen": "(%s,%s]", "IntervalRopen": "[%s,%s)", "binomial": r"\binom{%s}{%s}",
     "comb": r"\binom{%s}{%s}", "exp": "e^{%s}", "Abs": "|%s|", "abs": "|%s|", "floor": r"\lfloor %s\rfloor ",
     "ceiling": r"\lceil %s\rceil ", "ceil": r"\lceil %s\rceil ", "factorial": "(%s)!", "log": r"\plainlog(%s)",
-    "log10": r"\log_{10}(%s)", "log2": r"\log_{2}(%s)", "Interval": "[%s,%s]", "FiniteSet": "",
+    "log10": r"\log_{10}(%s)", "log2": r"\log_{2}(%s)", "Interval": "[%s,%s]", "FiniteSet": "", "Union": "",
 }  # fmt: skip
 _FUNCTIONS = frozenset(
     re.findall(
@@ -63,6 +68,7 @@ _GREEK = re.findall(
 _PLAIN = {name: rf"\{name} " for name in (*_FUNCTIONS, *_GREEK, "pi")} | {
     "oo": r"\infty ", "inf": r"\infty ", "infinity": r"\infty ", "asin": r"\arcsin ", "acos": r"\arccos ",
     "atan": r"\arctan ", "percent": r"\%", "pct": r"\%", "percentage": r"\%", "and": r"\land ", "or": r"\lor ",
+    "EmptySet": r"\emptyset ",
 }  # fmt: skip
 
 
@@ -79,7 +85,8 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
         elif wrapped and wrapped.end() - 1 + _closed(text[wrapped.end() - 1 :]) == len(text.rstrip(". ")):
             text = text.rstrip(". ")[wrapped.end() : -1].strip()
     money = re.match(r"-?\s*\\\$", text) or (re.match(r"-?\s*\$", text) and text.count("$") == 1)
-    text = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", text)
+    currency = _CURRENCIES.search(text)
+    text = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", _CURRENCIES.sub("", text))
     text = _SPACED_GROUPS.sub(lambda m: re.sub(r"\D", "", m[0]), _JOINED.sub("", text))
     text = re.sub(r"(?<![A-Za-z])([ap])\.\s?m(?![A-Za-z])\.?", r"\\text{\1m}", text) if r"\text{" not in text else text
     text = (
@@ -87,7 +94,11 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
         .replace("...", r"\ldots ")
         .replace(r"\degree", r"^{\circ}")
         .replace("{,}", ",")
+        .replace("+/-", r"\pm ")
+        .replace("Interval.", "Interval")
     )
+    text = re.sub(r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup ", text)
+    text = _RECURRING.sub(lambda m: rf"{m[1]}\overline{{{m[2] or m[3] or m[4]}}}", text)
     if not re.search(r"[(\[]|\\\{|\\lbrace|^\{", text):
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
@@ -96,7 +107,8 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
         text = _TEXT.sub(_unwrapped, text)
     text = _plain(text, is_word)
     text = re.sub(r"[\s.,;]+([\s}]*)$", r"\1", text)
-    return " ".join((text + (r"\text{dollar}" if money else "")).split())
+    unit = _CURRENCY_NAMES[currency[0].strip()] if currency else "dollar" if money else ""
+    return " ".join((text + (rf"\text{{{unit}}}" if unit else "")).split())
 
 
 def _greek(sign: str) -> str:
@@ -135,6 +147,7 @@ def _plain(text: str, is_word: Callable[[str], bool]) -> str:
     r"""Names in plain letters as LaTeX (`sqrt(2)/2`, `2*pi`, `Rational(1, 2)`) and plain words as \text{}."""
     text = re.sub(r"(?<![A-Za-z\\])E(?=\s*\*)|(?<=\*)\s*E(?![A-Za-z])", "e", text).replace(r"\lg", r"\log_{10}")
     text = _SPEED.sub(r"\\text{\1/\2}", text.replace("**", "^"))
+    text = re.sub(r"^\s*(\[\[.*\]\])\s*$", r"Matrix(\1)", text)
     text = re.sub(r"^(-?[\d./]+) ([mshgL])$", r"\1\\text{\2}", text.strip())
     out: list[str] = []
     at = 0
@@ -149,7 +162,7 @@ def _plain(text: str, is_word: Callable[[str], bool]) -> str:
             arguments = [_plain(part, is_word) for part in _split_text(after[1 : length - 1])]
             at = len(text) - len(after) + length
             out.append(_called(name, arguments))
-        elif name == "Matrix" and (rows := re.match(r"\(\[(.*?)\]\)", after, re.DOTALL)):
+        elif name in ("Matrix", "array") and (rows := re.match(r"\(\[(.*?)\]\)", after, re.DOTALL)):
             at = len(text) - len(after) + rows.end()
             out.append(_matrix(rows[1]))
         elif name in _PLAIN and not (name in ("min", "gcd", "max") and not after.startswith("(")):
@@ -158,7 +171,8 @@ def _plain(text: str, is_word: Callable[[str], bool]) -> str:
             measures = re.search(r"[\d)}%]\s*/?\s*$", text[: found.start()]) or (
                 out[-1:] == [" "] and "text" in out[-2]
             )
-            out.append(rf"\text{{{name}}}" if measures and is_word(name) else name)
+            counted = len(name) > 4 and text[: found.start()].endswith(" ")  # "5 apples", no product of variables
+            out.append(rf"\text{{{name}}}" if measures and (counted or is_word(name)) else name)
     return "".join(out) + text[at:]
 
 
@@ -167,6 +181,8 @@ def _called(name: str, arguments: list[str]) -> str:
         return rf"\log_{{{arguments[1]}}}({arguments[0]})"
     if name == "FiniteSet":
         return r"\{" + ",".join(arguments) + r"\}"
+    if name == "Union":
+        return r"\cup ".join(arguments)
     pattern = _CALLS[name]
     return pattern % tuple(arguments) if pattern.count("%s") == len(arguments) else f"{name}({','.join(arguments)})"
 
