@@ -29,7 +29,8 @@ _SPELLINGS = {
         r"\cdot": r"\times \ast *", "/": r"\div", r"\emptyset": r"\varnothing",
         r"\ldots": r"\dots \cdots \dotsc \dotsb",
         r"\{": r"\lbrace", r"\}": r"\rbrace", "[": r"\lbrack", "]": r"\rbrack", "(": r"\lparen", ")": r"\rparen",
-        r"\%": "%", r"\approx": r"\simeq", r"\phi": r"\varphi", r"\epsilon": r"\varepsilon", "'": r"\prime", r"\csc": r"\cosec", r"\tan": r"\tg", r"\mod": r"\bmod",
+        r"\%": "%", r"\approx": r"\simeq", r"\phi": r"\varphi", r"\epsilon": r"\varepsilon",
+        "'": r"\prime", r"\csc": r"\cosec", r"\tan": r"\tg", r"\mod": r"\bmod",
         r"\setminus": r"\backslash \smallsetminus", ":": r"\colon", r"\land": r"\wedge",
     }.items()
     for spelling in spellings.split()
@@ -272,6 +273,8 @@ def parts(text: Tokens) -> Parts:
     brackets = {"(": "()", "[": "[]", r"\{": "{}", r"\langle": "<>"}.get(text[0])
     if brackets and _closing(list(text)) == len(text) - 1:
         inside = [item for item in split(text[1:-1], {",", ";"}) if item]
+        if brackets == "()" and sum(token in (r"\pm", r"\mp") for token in text) == 1:
+            return Parts("list", tuple(_both_signs(text)))
         if brackets == "{}":
             return Parts("{}", tuple(value for item in inside for value in _both_signs(item)))
         if len(inside) > 1:

@@ -62,7 +62,7 @@ def equal(answer: str, gold: str, same_value: SameValue) -> bool:
 
 
 def _renamed(answer: Tokens, gold: Tokens) -> Tokens:
-    r"""The answer with the variable of the gold: f(n)=n+1 is f(x)=x+1, and k\pi, k\in\mathbb{Z} is n\pi, n\in\mathbb{Z}."""
+    r"""The answer in the variable of the gold: f(n)=n+1 is f(x)=x+1. So with `k\pi, k\in\mathbb{Z}`."""
     ours, theirs = _variable(answer), _variable(gold)
     swapped = {ours: theirs, theirs: ours}
     return tuple(swapped.get(token) or token for token in answer) if ours and theirs else answer
@@ -112,6 +112,8 @@ def _same(answer: Tokens, gold: Tokens, same_value: SameValue) -> bool:
     if not answer or not gold:
         return False
     ours, theirs = parts(answer), parts(gold)
+    if ours.kind == "{}" and len(ours.items) == 1 and theirs.kind in ("()", "<>"):
+        return _same(ours.items[0], gold, same_value)  # {(1, 2)} is how SymPy prints a solution
     if ours.kind == theirs.kind == "one":
         return _same_single(answer, gold, same_value)
     if _same_parts(ours, theirs, same_value):
@@ -125,7 +127,7 @@ def _same(answer: Tokens, gold: Tokens, same_value: SameValue) -> bool:
 def _set_like(text: Tokens, found: Parts) -> bool:
     return (
         found.kind in ("union", "{}", "()", "[]", "(]", "[)")
-        or bool(ORDER & set(text))
+        or bool((ORDER | {r"\setminus", r"\cap"}) & set(text))
         or any(token.startswith(r"\mathbb") for token in text)
     )
 
@@ -144,9 +146,8 @@ def _same_parts(ours: Parts, theirs: Parts, same_value: SameValue) -> bool:
     if len(ours.items) != len(theirs.items):
         return False
     # `[1, 2]` is how Python prints a list: only an answer is read so, for a reference that is no interval or pair.
-    if kinds <= {"list", "{}", "one"} or kinds == {"union"} or (
-        ours.kind == "[]" and (theirs.kind == "list" or (theirs.kind == "{}" and len(theirs.items) > 2))
-    ):
+    printed = ours.kind == "[]" and (theirs.kind == "list" or (theirs.kind == "{}" and len(theirs.items) > 2))
+    if kinds <= {"list", "{}", "one"} or kinds == {"union"} or printed:
         return _same_in_any_order(ours.items, theirs.items, same)
     if kinds in ({"list", "()"}, {"()", "<>"}, {"list", "<>"}) or (len(kinds) == 1 and len(ours.kind) == 2):
         return all(same(a, g) for a, g in zip(ours.items, theirs.items, strict=True))
@@ -221,7 +222,8 @@ def _values(answer: Tokens, gold: Tokens, same_value: SameValue) -> tuple[Tokens
     if len(ours) > 1 and not ORDER & set(answer) and len(split(answer, COMMAS)) == 1:
         value = _without_names(answer, keep=False)
         # "m+n = 33" for 33; an untrue equation of numbers has no value.
-        if value == answer and all(same_value(ours[-1], s) for s in ours[:-1] if s and not any(map(_NAME_TOKEN.fullmatch, s))):
+        numbers = (s for s in ours[:-1] if s and not any(map(_NAME_TOKEN.fullmatch, s)))
+        if value == answer and all(same_value(ours[-1], s) for s in numbers):
             value = ours[-1]
         answer = value
     return answer, _without_names(gold, keep=False)

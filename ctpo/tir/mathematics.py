@@ -30,6 +30,8 @@ _FEWER_DIGITS = 60
 _AGREEMENTS = 3
 _DISCRETE = (sympy.factorial, sympy.binomial, sympy.gamma)
 _TRIGONOMETRY = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}
+# The parser takes the complex root of a negative number.
+_ODD_ROOT = re.compile(r"\\sqrt \[ (\d*[13579]) \] \{ - (\d+|\\frac \{ \d+ \} \{ \d+ \}) \}")
 _UNREAD = {("!", "'"), ("!", "!"), ("-", "-"), ("+", "+")}
 _FUNCTION_NAMES = frozenset("fghFGPQ")
 _GREEK = re.compile(r"\\(?:pi|alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|tau|phi|omega)")
@@ -84,7 +86,7 @@ def _latex(text: Tokens) -> str:
         out.append(
             {r"\gamma": r"\mathit{gamma}", r"\Gamma": r"\mathit{Gamma}", "'": r"^{\mathit{prime}}"}.get(token, token)
         )
-    return " ".join(out)
+    return _ODD_ROOT.sub(r"( - \\sqrt [ \1 ] { \2 } )", " ".join(out))
 
 
 def same_value(answer: Tokens, gold: Tokens) -> bool:

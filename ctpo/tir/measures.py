@@ -101,7 +101,8 @@ _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3}
 _NO_UNIT = frozenset(
     re.findall(
         r"\w+",
-        "half halves third thirds quarter quarters squareroot below cubed factorial less more than to or and not mod modulo choose times plus minus "
+        "half halves third thirds quarter quarters squareroot below cubed factorial "
+        "less more than to or and not mod modulo choose times plus minus "
         "over divided by negative if when for of base at least most maybe so is pi e i x y n root log",
     )
 )
@@ -141,7 +142,7 @@ def _size(word: str) -> tuple[str, Fraction] | None:
 
 def _is_word(word: str) -> bool:
     word = word.lower()
-    return bool(_size(word)) or word in _MULTIPLES or word in _POWERS or word in ("mph", "per", "units", "unit", "points")
+    return bool(_size(word)) or word in {*_MULTIPLES, *_POWERS, "mph", "per", "units", "unit", "points"}
 
 
 def measure(text: Tokens) -> Measured:

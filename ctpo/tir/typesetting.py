@@ -14,7 +14,8 @@ _SIGNS = {
     "−": "-", "–": "-", "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∞": r"\infty ", "°": r"^{\circ}",
     "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ",
     "≈": r"\approx ",
-    "∅": r"\emptyset ", "∈": r"\in ", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "…": r"\ldots ", "⌊": r"\lfloor ",
+    "∅": r"\emptyset ", "∈": r"\in ", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "…": r"\ldots ", "¢": r"\text{cent}",
+    "⌊": r"\lfloor ",
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": r"\langle ", "⟩": r"\rangle ", "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "′": "'",
     "√": r"\sqrt ", "△": r"\triangle ", "∠": r"\angle ", "→": r"\to ",
@@ -48,7 +49,8 @@ _RECURRING = re.compile(r"(\.\d{0,12}?)(?:\((\d{1,30})\)|(?:(\d)\3\3+|(\d{2,8})\
 # Plain and SymPy notation. `log` of SymPy is natural, so `log(` has its own token until `equal` has tried both.
 _CALLS = {
     "sqrt": r"\sqrt{%s}", "cbrt": r"\sqrt[3]{%s}", "Rational": r"\frac{%s}{%s}", "Fraction": r"\frac{%s}{%s}",
-    "Eq": "%s=%s", "Intervalopen": "(%s,%s)", "IntervalLopen": "(%s,%s]", "IntervalRopen": "[%s,%s)", "binomial": r"\binom{%s}{%s}",
+    "Eq": "%s=%s", "Intervalopen": "(%s,%s)", "IntervalLopen": "(%s,%s]", "IntervalRopen": "[%s,%s)",
+    "binomial": r"\binom{%s}{%s}",
     "comb": r"\binom{%s}{%s}", "exp": "e^{%s}", "Abs": "|%s|", "abs": "|%s|", "floor": r"\lfloor %s\rfloor ",
     "ceiling": r"\lceil %s\rceil ", "ceil": r"\lceil %s\rceil ", "factorial": "(%s)!", "log": r"\plainlog(%s)",
     "log10": r"\log_{10}(%s)", "log2": r"\log_{2}(%s)", "Interval": "[%s,%s]", "FiniteSet": "", "Union": "",
@@ -94,6 +96,7 @@ def clean(text: str, is_word: Callable[[str], bool]) -> str:
         .replace("...", r"\ldots ")
         .replace(r"\degree", r"^{\circ}")
         .replace("{,}", ",")
+        .replace("per cent", "percent")
         .replace("+/-", r"\pm ")
         .replace("Interval.", "Interval")
     )
@@ -130,7 +133,7 @@ def _unwrapped(match: re.Match[str]) -> str:
     measures = bool(re.search(r"[\d)}/]$", before))
 
     def word(found: re.Match[str]) -> str:
-        words = " ".join(found[0].replace(".", "").split()).replace("per cent", "percent")
+        words = " ".join(found[0].replace(".", "").split())
         if words in ("max", "min") and not measures:
             return words  # of a subscript, else a function by its bracket
         if (words in _PLAIN and not (measures and words == "min")) or (
