@@ -69,8 +69,9 @@ def _renamed(answer: Tokens, gold: Tokens) -> Tokens:
 
 
 def _variable(text: Tokens) -> str | None:
-    if text[1:2] == ("(",) and text[3:5] == (")", "=") and text[2].isalpha() and text[2] in text[5:]:
-        return text[2]
+    for side in split(text, {"="}):
+        if len(side) == 4 and (side[1], side[3]) == ("(", ")") and side[2].isalpha() and text.count(side[2]) > 1:
+            return side[2]
     places = (at for at, token in enumerate(text) if token in (r"\mathbb{Z}", r"\mathbb{N}") and at > 2)
     return next((text[at - 2] for at in places if text[at - 1] == r"\in" and text[at - 2].isalpha()), None)
 
