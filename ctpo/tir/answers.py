@@ -116,12 +116,14 @@ def _group(rest: deque[str], close: str | None) -> list[str]:
     return _mixed(out)
 
 
-def _power(rest: deque[str]) -> list[str]:
+def _power(rest: deque[str], height: int = 0) -> list[str]:
     """An exponent: 2^3^2 is 2^(3^2), as in Python."""
     exponent = _argument(rest, "^")
     if rest and rest[0] == "^":
+        if height == MAX_DEPTH:
+            raise ValueError("a tower too high")
         rest.popleft()
-        return ["(", *exponent, ")", "^", "{", *_power(rest), "}"]
+        return ["(", *exponent, ")", "^", "{", *_power(rest, height + 1), "}"]
     return exponent
 
 
