@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ctpo.tir.prompts import SYSTEM_PROMPTS
-from experiments.prepare import PrepareError, prepare_dataset, prepare_model
+from experiments.prepare import PrepareError, prepare_benchmarks, prepare_dataset, prepare_model
 from experiments.resolvers import PROJECT_ROOT
 
 
@@ -117,6 +117,24 @@ def test_local_data_gets_system_prompt_ids_and_uniform_columns(tmp_path):
     assert first["extra_info"]["split"] == "train"
     in_test = pq.read_table(paths.test[0]).to_pylist()[0]["extra_info"]
     assert in_test == {**first["extra_info"], "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "prompt"),
+    [
+        ("folder", None, SYSTEM_PROMPTS["math"]),
+        ("tiny", None, SYSTEM_PROMPTS["short"]),
+        ("tiny", "math", SYSTEM_PROMPTS["math"]),
+        ("folder", "Answer in one word.", "Answer in one word."),
+    ],
+)
+def test_the_system_prompt_is_the_models_a_named_one_or_ones_own(tmp_path, kind, given, prompt):
+    path = parquet(tmp_path / "a.parquet", row())
+    config = OmegaConf.create(
+        {"model_spec": {"kind": kind}, "dataset_spec": {"kind": "problems", "system_prompt": given}}
+    )
+    (found,) = prepare_benchmarks(config, [str(path)]).values()
+    assert pq.read_table(found).to_pylist()[0]["prompt"][0]["content"] == prompt
 
 
 def test_a_problem_keeps_the_id_it_came_with(tmp_path):
