@@ -32,6 +32,8 @@ _DISCRETE = (sympy.factorial, sympy.binomial, sympy.gamma)
 _TRIGONOMETRY = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}
 # The parser takes the complex root of a negative number.
 _ODD_ROOT = re.compile(r"\\sqrt \[ (\d*[13579]) \] \{ - (\d+|\\frac \{ \d+ \} \{ \d+ \}) \}")
+# The parser drops what follows \approx, calls \gcd(a,b) 1, and cancels the d of a derivative.
+_MISREAD = re.compile(r"\\approx|\\(?:gcd|lcm) \( [^)]*[A-Za-z]|\\frac \{ d(?: \S)? \} \{ d [A-Za-z] \}")
 _UNREAD = {("!", "'"), ("!", "!"), ("-", "-"), ("+", "+")}
 _FUNCTION_NAMES = frozenset("fghFGPQ")
 _GREEK = re.compile(r"\\(?:pi|alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|tau|phi|omega)")
@@ -71,8 +73,8 @@ def parsed(text: Tokens) -> Any:
 
 def _latex(text: Tokens) -> str:
     """Tokens as LaTeX that the parser reads as meant. Raises ValueError where it would read something else."""
-    if r"\approx" in text:
-        raise ValueError("the parser would drop what is behind the sign")
+    if misread := _MISREAD.search(" ".join(text)):
+        raise ValueError(f"misread by the parser: {misread.group()}")
     out: list[str] = []
     for before, token in itertools.pairwise(("", *text)):
         letter = len(before) == 1 and before.isalpha()
