@@ -107,6 +107,7 @@ def write_run(
         "trainer": {"total_training_steps": steps},
         **(config or {}),
     }
+    algorithm = recorded.get("method", {}).get("name", method)  # `method` can name a variant of it
     run.open_for_training(recorded, seeds={"run": seed})
     run.begin_training(0)
     difficulty = np.random.default_rng(7).normal(size=(problems, 1)) * 0.15
@@ -119,7 +120,7 @@ def write_run(
                 run.write_samples(benchmark, step, sample_rows(drawn if scores is None else scores[step]))
         if step in stats_at:
             given = stats[step] if stats else walk_stats(generator, sigma=0.03 + 0.02 * progress)
-            run.write_position_stats(step, given.to_arrays(), {"method": method})
+            run.write_position_stats(step, given.to_arrays(), {"method": algorithm})
         if step:
             clipped = CLIPPED.get(method, 0.1) * float(np.exp(generator.normal() * 0.2))
             length = 90 + 30 * progress + float(generator.normal())

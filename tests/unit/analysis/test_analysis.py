@@ -395,7 +395,7 @@ def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(anal
     assert report.count("<img ") == len(list(analysed.glob("*.png")))
     assert report.count("<table ") == 1 + len(list(analysed.glob("*.tex")))  # the first says which runs there are
     assert not re.search(r"(src|href)=\"(?!data:|#)", report)
-    assert "http" not in report
+    assert "http" not in re.sub(r"data:[^\"]*", "", report)  # a long picture in base64 can hold the word by chance
     parser = _Balanced()
     parser.feed(report)
     assert parser.open == []

@@ -106,7 +106,7 @@ def test_the_clock_limits_what_the_cpu_limit_would_let_run() -> None:
         verdicts = list(pool.map(grader.equal, ["9^{9^9}"] * 4, ["17"] * 4))
     # Four at once share two cores, so their CPU limits alone would let them run for four seconds and more.
     assert verdicts == [False] * 4
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     grader.close()
 
 
