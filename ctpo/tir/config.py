@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ctpo.records.shapes import nearest, shown
 from ctpo.sandbox.limits import Limits
 from ctpo.tir.prompts import MIN_CHARS
 
@@ -35,7 +34,7 @@ class TirConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 path = "tir.sandbox.concurrency" if name == "concurrency" else f"tir.{name}"
-                raise ValueError(f"{path}={shown(value)}: give a whole number from {least} to {most}")
+                raise ValueError(f"{path}={value!r:.80}: give a whole number from {least} to {most}")
 
     @classmethod
     def from_node(cls, node: Mapping[str, Any] | None) -> TirConfig:
@@ -47,7 +46,7 @@ class TirConfig:
         given = dict(node or {})
         sandbox = given.pop("sandbox", None) or {}
         if not isinstance(sandbox, Mapping):
-            raise ValueError(f"tir.sandbox={shown(sandbox)}: give fields, for example tir.sandbox.wall_s=5")
+            raise ValueError(f"tir.sandbox={sandbox!r:.80}: give fields, for example tir.sandbox.wall_s=5")
         limits = {name: value for name, value in sandbox.items() if name != "concurrency"}
         own = {**given, **{name: value for name, value in sandbox.items() if name == "concurrency"}}
         for path, names, known in (
@@ -56,7 +55,7 @@ class TirConfig:
         ):
             for name in names:
                 if name not in known:
-                    raise ValueError(f"{path}.{name}: no such field; {nearest(name, known)}")
+                    raise ValueError(f"{path}.{name}: no such field; there are {', '.join(known)}")
         try:
             made = Limits(**limits)
         except ValueError as error:

@@ -34,8 +34,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"sandbox": {"concurrency": 0}}, r"tir\.sandbox\.concurrency=0"),
         ({"sandbox": {"session": "fresh"}}, r"tir\.sandbox\.session: no such field"),
         ({"sandbox": {"wall_s": -1}}, r"tir\.sandbox\.wall_s=-1"),
-        ({"turns": 5}, r"tir\.turns: no such field; did you mean max_turns\?"),
-        ({"sandbox": {"ram": 5}}, r"tir\.sandbox\.ram: no such field; there are cpu_s"),
+        ({"turns": 5}, r"tir\.turns: no such field; there are max_turns, tool_output_chars"),
+        ({"sandbox": {"ram": 5}}, r"tir\.sandbox\.ram: no such field; there are wall_s, cpu_s"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_full_name(node: dict[str, object], message: str) -> None:
