@@ -109,11 +109,11 @@ def test_a_place_that_takes_no_files_is_one_line(tmp_path: Path, place: str, sai
     code = INTERRUPTED.replace("run.dir={sys.argv[1]}", "run.dir={sys.argv[1]}/seed0")
     place = place.format(file=file)
     done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert said in line
-    assert line.endswith("name a place that can be written to")
+    assert line.endswith("name another run.root")
 
 
 @pytest.mark.parametrize("prefix", ["", "\x1b[36m(AgentLoopWorkerTQ pid=7)\x1b[0m "])
