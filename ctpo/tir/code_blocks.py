@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _CONTAINER = re.compile(r"[ \t]*(?:(?:>|(?:[-+*]|\d{1,9}[.)])(?=[ \t]))[ \t]*)*")  # list items and block quotes
@@ -22,16 +23,24 @@ _PROSE = re.compile(
     r"\{?\s*\.?(?:text|txt|plain|plaintext|latex|tex|math|katex|markdown|md|answer)(?![\w.+#-])", re.IGNORECASE
 )
 
-_STRING_OR_COMMENT = re.compile(r""""{3}|'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["']|#""")
-_LITERALS = re.compile(r"""(\"{3}|'{3})[\s\S]*?(?:\1|\Z)|"[^"\r\n]*"|'[^'\r\n]*'|#[^\r\n]*""")
+_NO_WORD = re.compile(r"[^\w`~]*")
+_TRIPLE_QUOTES = ('"""', "'''")
+_STRING_OR_COMMENT = r""""{3}|'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["']|#"""
+# The apostrophes of "it's" and f'(x) open no string, and the sign of #1 and \# opens no comment.
+_LITERALS = re.compile(
+    r"""(\"{3}|'{3})[\s\S]*?(?:\1|\Z)|"[^"\r\n]*"|(?<![\w)\]}'])(?:[bfru]{1,2}(?='[\w\\{$]))?'[^'\r\n]*'"""
+    r"""|(?<![\w\\])#(?!\d)[^\r\n]*"""
+)
 _SHOWN = re.compile(r"`[^`\r\n]+`|^(?: {4}|\t)[^\r\n]*", re.MULTILINE)  # code spans and indented code
-_TOOL_OUTPUT = re.compile(r"<tool_response>[\s\S]*?(?:</tool_response>|\Z)")
+_TOOL_OUTPUT = re.compile(r"(?<![\"'`])<tool_response>[\s\S]*?(?:</tool_response>|\Z)")
+_THOUGHT = re.compile(r"[\s\S]*(?<![\"'`])</think>(?![\"'`\\])")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 # Matched from the first backslash of a run on, so that a million of them are read once.
 _BOX = r"(?P<backslashes>(?<!\\)\\+)(?:boxed|fbox|framebox(?:\[[^\[\]{}\\\r\n]{0,40}\]){0,2})"
 # Without braces TeX takes the next token; here a whole number, a letter that begins no word, or a simple command.
 _BARE = (
-    r"[-+]?(?:\d+(?:,\d+)*(?:\.\d+)?(?:/\d+)?(?:\\?%)?|[A-Za-z](?![ \t]+[A-Za-z])"
+    r"[-+]?(?:\d+(?:,\d+)*(?:\.\d+)?(?:/\d+)?(?:\\?%)?|[A-Za-z](?![ \t]+[A-Za-z]|[ \t]*=)"
     r"|\\(?:[dt]?frac|sqrt|text(?:bf)?|pi|infty|emptyset)(?![A-Za-z])(?:\{[^{}\\]{1,100}\}|\d){0,3})"
     r"(?![\w{^!+*/=(-]|\\[A-Za-z])"
 )
@@ -42,13 +51,16 @@ _DRESSING = re.compile(
     r"|\\(?:q?quad|hspace\*?\{[^{}]*\}|[hv]?phantom\{[^{}]*\}|underline)(?![a-zA-Z])|\\(?:[ ,;:!()]|\Z)"
     r"|\*\*|[\s$~]|(?<!\\)[{}]"
 )
-_GAP = r"(?:\.|…|⋯|\?|\\?_|□|\\[a-z]?dots[a-z]?(?![a-zA-Z])|\\(?:square|Box)(?![a-zA-Z])|,)"
-_NOTHING = re.compile(rf"(?:\\?[A-Za-z]\w?=)?(?:{_GAP}*|[\[(<]{_GAP}+[\])>])")
-# A box holds a placeholder if all of its words are of these, and at least one is of the last group.
+_GAP = r"(?:\.|…|⋯|\?|\\?_|□|\\[a-z]?dots[a-z]?(?![a-zA-Z])|\\(?:square|Box|cdot)(?![a-zA-Z])|,)"
+_NOTHING = re.compile(rf"(?:[^=]{{1,40}}=)?(?:{_GAP}*|[\[(<]{_GAP}+[\])>])")
+# A box holds a placeholder if all of its words are of these, and at least one is of the first group.
+_NAMES_OF_AN_ANSWER = (
+    "ans|answers?|calculated|computed|determined|expression|number|output|placeholder|results?|solution|tbd|value"
+)
 _PLACEHOLDER_WORDS = re.compile(
-    r"(?=.*\b(?:ans|answers?|result|solution|placeholder|tbd)\b)(?:(?:an?|be|correct|desired|enter|exact|expression|final|goes"
-    r"|here|in|insert|integer|is|my|number|numeric|numerical|of|our|place|problem|put|question|required|that|the|this|to|value"
-    r"|write|your|ans|answers?|result|solution|placeholder|tbd) )+"
+    rf"(?=.*\b(?:{_NAMES_OF_AN_ANSWER})\b)(?:(?:{_NAMES_OF_AN_ANSWER}|an?|be|by|code|correct|desired|enter|exact|final|from|goes"
+    r"|here|in|insert|integer|is|my|numeric|numerical|of|our|place|problem|program|python|put|question|required|that|the|this|to"
+    r"|write|your) )+"
 )
 
 
@@ -66,8 +78,9 @@ def parse_turn(turn_text: str) -> Turn:
     A turn whose text after its first call holds a boxed answer is final: the model has answered without waiting for
     the output, so running the block could not change anything.
     """
-    call = next((block for block in _blocks(turn_text) if block.is_call), None)
-    if call is not None and final_answer(turn_text[call.end :]) is None:
+    reply = _thought_and_reply(turn_text)[1]
+    call = next((block for block in _blocks(reply) if block.is_call), None)
+    if call is not None and _last_box(reply[call.end :]) is None:
         return Turn(code=call.code, answer=None)
     return Turn(code=None, answer=final_answer(turn_text))
 
@@ -75,9 +88,22 @@ def parse_turn(turn_text: str) -> Turn:
 def final_answer(model_text: str) -> str | None:
     r"""The content of the last box outside code that is balanced and no placeholder, or None.
 
-    Of nested boxes the inner one counts. `\{` and `\}` are LaTeX's literal braces and take no part in the balance.
+    A box in a thought counts only if the reply behind it has none. Of nested boxes the inner one counts.
+    `\{` and `\}` are LaTeX's literal braces and take no part in the balance.
     """
-    prose = _prose(model_text)
+    thought, reply = _thought_and_reply(model_text)
+    return _last_box(reply) or _last_box(thought)
+
+
+def _thought_and_reply(text: str) -> tuple[str, str]:
+    """The text up to the last `</think>` and the text behind it, both without made-up tool output."""
+    own = _TOOL_OUTPUT.sub("\n", text)
+    thought = _THOUGHT.match(own)
+    return (thought.group(), own[thought.end() :]) if thought else ("", own)
+
+
+def _last_box(text: str) -> str | None:
+    prose = _prose(text)
     answer = None
     open_braces: list[tuple[int, re.Match[str] | None]] = []
     last_box = -1  # start of the box that closed last, real or not: a box around it is no answer of its own
@@ -112,7 +138,7 @@ def _is_placeholder(content: str) -> bool:
 
 
 def _prose(text: str) -> str:
-    """The text without code and tool output: what can hold an answer."""
+    """The text without code: what can hold an answer."""
     kept, position = [], 0
     for block in _blocks(text):
         kept.append(_SHOWN.sub(_without_literals, text[position : block.start]))
@@ -122,7 +148,7 @@ def _prose(text: str) -> str:
             kept.append(_LITERALS.sub(" ", text[block.start : block.end]))
         position = block.end
     kept.append(_SHOWN.sub(_without_literals, text[position:]))
-    return _TOOL_OUTPUT.sub("\n", "\n".join(kept))
+    return _INVISIBLE.sub("", "\n".join(kept))
 
 
 def _without_literals(shown: re.Match[str]) -> str:
@@ -144,8 +170,7 @@ class _Block:
     end: int = -1
     closed: bool = False
     lines: list[str] = field(default_factory=list)
-    _least_indent: int | None = None
-    _quote: str = ""
+    _string: str = ""
 
     @property
     def is_call(self) -> bool:
@@ -163,60 +188,80 @@ class _Block:
     def _is_python(self) -> bool:
         return _PYTHON.match(self.info) is not None
 
-    def take(self, line: str) -> bool:
-        """Add a line of the text; True if it closes the block."""
-        if self.quotes:
-            line = re.sub(rf"^(?:[ \t]*> ?){{1,{self.quotes}}}", "", line)
-        head = line.rstrip(" \t").rstrip(self.fence[0])
-        fenced = len(line.rstrip(" \t")) - len(head) >= len(self.fence)
-        indent = len(line) - len(line.lstrip(" \t"))
-        if fenced and not head.strip(" \t"):
-            if indent <= max(self.indent, self._least_indent or 0) + 3:
-                return True
-        elif fenced and self.fence[0] * 3 not in head and not self._string_open_after(head):
-            self.lines.append(head)
-            return True
-        self.lines.append(line)
-        if line.strip():
-            self._least_indent = indent if self._least_indent is None else min(indent, self._least_indent)
-        open_string = self._string_open_after(line)
-        self._quote = open_string if len(open_string) == 3 else ""
-        return False
+    def take(self, line: str, quotes_ahead: Collection[str]) -> tuple[int, int] | None:
+        """Add a line of the text; the place of the closing fence in it, or None.
 
-    def _string_open_after(self, line: str) -> str:
-        """The quote of the Python string that is still open behind `line`, or nothing."""
-        if not self._is_python:
-            return ""
-        position, quote = 0, self._quote
+        `quotes_ahead` holds the triple quotes that occur behind the line: only such a string can go on there.
+        """
+        quoted = re.match(rf"(?:[ \t]*> ?){{1,{self.quotes}}}", line) if self.quotes else None
+        skipped = quoted.end() if quoted else 0
+        place = (self._closing_python if self._is_python else self._closing)(line, skipped)
+        if self._string not in quotes_ahead:
+            self._string = ""
+        code = line[skipped : place[0] if place else None]
+        if place is None or code.strip():
+            self.lines.append(code)
+        return place
+
+    def _closing(self, line: str, position: int) -> tuple[int, int] | None:
+        """A fence that begins the line, unless a label follows it, or the line's only one if it ends the line."""
+        place = re.compile(rf"{self.fence[0]}{{{len(self.fence)},}}").search(line, position)
+        if place is None:
+            return None
+        rest = line[place.end() :]
+        begins = not line[position : place.start()].strip() and self.fence[0] == "`"
+        label = rest[:1] not in (" ", "\t") or "```" in rest or _PYTHON.fullmatch(rest.strip())
+        return place.span() if _NO_WORD.fullmatch(rest) or (begins and not label) else None
+
+    def _closing_python(self, line: str, position: int) -> tuple[int, int] | None:
+        """A fence outside strings: backticks are no Python. Tildes, and any fence in a comment, must end the line."""
+        kind, least = self.fence[0], len(self.fence)
+        last, tokens = _python_tokens(kind, least)
         while True:
-            if quote:
-                end = line.find(quote, position)
+            if self._string:
+                end = line.find(self._string, position)
                 if end < 0:
-                    return quote
-                position = end + 3
-            token = _STRING_OR_COMMENT.search(line, position)
-            if token is None or token.group() == "#":
-                return ""
-            if len(token.group()) == 1:
-                return token.group()
-            position, quote = token.end(), token.group() if token.group() in ('"""', "'''") else ""
+                    return None
+                position, self._string = end + 3, ""
+            match = tokens.search(line, position)
+            if match is None:
+                return None
+            token, position = match.group(), match.end()
+            if token[0] == kind:
+                return match.span()
+            if token == "#":
+                place = last.search(line, position)
+                return place.span() if place and kind * 3 not in line[position : place.start()] else None
+            if len(token) == 1:  # a string that its line does not end
+                return None
+            self._string = token if token in _TRIPLE_QUOTES else ""
+
+
+@lru_cache
+def _python_tokens(kind: str, least: int) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A fence that ends its line; and what can end, hide or shift a closing fence in Python."""
+    last = rf"(?<!{kind}){kind}{{{least},}}(?=[^\w`~]*\Z)"
+    return re.compile(last), re.compile(rf"{f'`{{{least},}}' if kind == '`' else last}|{_STRING_OR_COMMENT}")
 
 
 def _blocks(text: str) -> Iterator[_Block]:
     """Fenced blocks in order; one that is never closed runs to the end of the text."""
+    last_quotes = {quotes: text.rfind(quotes) for quotes in _TRIPLE_QUOTES}
     block: _Block | None = None
     for match in _LINE.finditer(text):
-        line = match.group().rstrip("\r\n")
+        line, start, end = match.group().rstrip("\r\n"), match.start(), match.end()
         if block is None:
-            block = _opening(line, match.start())
+            block = _opening(line, start)
             continue
-        if block.take(line):
-            block.closed, block.end = True, match.end()
+        place = block.take(line, [quotes for quotes, last in last_quotes.items() if last >= end])
+        if place is not None:
+            behind = _FENCE_BEHIND_TEXT.search(line, place[0])
+            block.closed, block.end = True, start + (behind.start() if behind else place[1])
             yield block
-            block = None
+            block = _block(line, behind, start) if behind else None
             continue
         # An unlabelled fence before a labelled one of its kind is a stray: Markdown could not show it either.
-        inner = None if block.info else _opening(line, match.start())
+        inner = None if block.info else _opening(line, start)
         if inner is not None and inner.info and inner.fence.startswith(block.fence):
             block.end = inner.start
             yield block
@@ -229,14 +274,20 @@ def _blocks(text: str) -> Iterator[_Block]:
 def _opening(line: str, offset: int) -> _Block | None:
     if "```" not in line and "~~~" not in line:
         return None
-    prefix = next(_CONTAINER.finditer(line)).group()  # it matches an empty one, too
-    match = _FENCE.match(line, len(prefix))
+    match = _FENCE.match(line, _container(line).end())
     if match is None or (match["fence"][0] == "`" and "`" in match["info"]):
         match = _FENCE_BEHIND_TEXT.search(line)
-    if match is None:
-        return None
+    return None if match is None else _block(line, match, offset)
+
+
+def _block(line: str, match: re.Match[str], offset: int) -> _Block:
+    prefix = _container(line).group()
     indent = len(prefix.rpartition(">")[2].removeprefix(" ") if ">" in prefix else prefix)
     at_margin = match.start() == 0
     return _Block(
         match["fence"], match["info"].strip(), prefix.count(">"), indent, at_margin, offset + match.start("fence")
     )
+
+
+def _container(line: str) -> re.Match[str]:
+    return next(_CONTAINER.finditer(line))  # it matches an empty one, too

@@ -65,7 +65,7 @@ def cell(text: str) -> str | None:
         return None
     content = text.strip("`")
     content = content[1:-1] if content[0] == content[-1] == " " else content
-    return content.replace("⏎", "\n").replace("␍", "\r").replace("⇥", "\t")
+    return content.translate(str.maketrans("⏎␍⇥⍽◌", "\n\r\t\N{NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"))
 
 
 def rows() -> list[tuple[str, str, str | None, str | None]]:
@@ -140,6 +140,8 @@ HOSTILE = [
         "~~~a x=",
         "x=",
         "<tool_response>",
+        "</think>",
+        "'x",
         "\\boxed 1,",
         "\\framebox[",
         "\\boxed{answer ",
@@ -149,7 +151,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("frame", ["{}", "```python\n{}", "```python x{}\ny", "``` {}y", "\\boxed{{{}}}"])
+@pytest.mark.parametrize(
+    "frame",
+    ["{}", "```python\n{}", "```python x{}\ny", "~~~python\n{}x", "```python\n# {}x", "``` {}y", "\\boxed{{{}}}"],
+)
 def test_hostile_repetition_is_read_in_linear_time(frame: str) -> None:
     for piece in HOSTILE:
         started = time.process_time()
