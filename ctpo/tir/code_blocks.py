@@ -26,9 +26,9 @@ _PROSE = re.compile(
 _NO_WORD = re.compile(r"[^\w`~]*")
 _TRIPLE_QUOTES = ('"""', "'''")
 _STRING_OR_COMMENT = r""""{3}|'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["']|#"""
-# The apostrophes of "it's" and f'(x) open no string, and the sign of #1 and \# opens no comment.
+# The marks of "it's", f'(x) and 5" open no string, and the sign of #1 and \# opens no comment.
 _LITERALS = re.compile(
-    r"""(\"{3}|'{3})[\s\S]*?(?:\1|\Z)|"[^"\r\n]*"|(?<![\w)\]}'])(?:[bfru]{1,2}(?='[\w\\{$]))?'[^'\r\n]*'"""
+    r"""(\"{3}|'{3})[\s\S]*?(?:\1|\Z)|(?<!\d)"[^"\r\n]*"|(?<![\w)\]}'])(?:[bfru]{1,2}(?='[\w\\{$]))?'[^'\r\n]*'"""
     r"""|(?<![\w\\])#(?!\d)[^\r\n]*"""
 )
 _SHOWN = re.compile(r"`[^`\r\n]+`|^(?: {4}|\t)[^\r\n]*", re.MULTILINE)  # code spans and indented code
@@ -48,14 +48,14 @@ _BRACES = re.compile(rf"{_BOX}(?:\s*(?P<open>\{{)|[ \t]*(?P<bare>{_BARE}))|\\.|[
 
 _DRESSING = re.compile(
     r"\\(?:text|math)[a-z]*(?![a-zA-Z])|\\(?:emph|mbox|hbox|operatorname|boldsymbol|bf|it|displaystyle)(?![a-zA-Z])"
-    r"|\\(?:q?quad|hspace\*?\{[^{}]*\}|[hv]?phantom\{[^{}]*\}|underline)(?![a-zA-Z])|\\(?:[ ,;:!()]|\Z)"
-    r"|\*\*|[\s$~]|(?<!\\)[{}]"
+    r"|\\(?:q?quad(?![a-zA-Z])|hspace\*?\{[^{}]*\}|[hv]?phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})"
+    r"|\\(?:underline|left|right|[dt]?frac)(?![a-zA-Z])|\\(?:[ ,;:!()]|\Z)|\*\*|[\s$~]|(?<!\\)[{}]"
 )
-_GAP = r"(?:\.|…|⋯|\?|\\?_|□|\\[a-z]?dots[a-z]?(?![a-zA-Z])|\\(?:square|Box|cdot)(?![a-zA-Z])|,)"
-_NOTHING = re.compile(rf"(?:[^=]{{1,40}}=)?(?:{_GAP}*|[\[(<]{_GAP}+[\])>])")
+_GAP = r"(?:\.|…|⋯|\?|\\?_|□|\\[a-z]?dots[a-z]?(?![a-zA-Z])|\\(?:square|Box|cdot)(?![a-zA-Z])|,|#\d|%s)"
+_NOTHING = re.compile(rf"(?:[^=]{{1,40}}=)?(?:{_GAP}*|(?:\\{{|[\[(<]){_GAP}+(?:\\}}|[\])>]))")
 # A box holds a placeholder if all of its words are of these, and at least one is of the first group.
 _NAMES_OF_AN_ANSWER = (
-    "ans|answers?|calculated|computed|determined|expression|number|output|placeholder|results?|solution|tbd|value"
+    "答案|ans|answers?|calculated|computed|determined|expression|number|output|placeholder|results?|solution|tbd|value"
 )
 _PLACEHOLDER_WORDS = re.compile(
     rf"(?=.*\b(?:{_NAMES_OF_AN_ANSWER})\b)(?:(?:{_NAMES_OF_AN_ANSWER}|an?|be|by|code|correct|desired|enter|exact|final|from|goes"
@@ -141,18 +141,18 @@ def _prose(text: str) -> str:
     """The text without code: what can hold an answer."""
     kept, position = [], 0
     for block in _blocks(text):
-        kept.append(_SHOWN.sub(_without_literals, text[position : block.start]))
+        kept.append(_SHOWN.sub(lambda shown: _without_boxed_literals(shown.group()), text[position : block.start]))
         if _PROSE.match(block.info):
             kept.append(text[block.start : block.end])
         elif not block.info:
-            kept.append(_LITERALS.sub(" ", text[block.start : block.end]))
+            kept.append(_without_boxed_literals(text[block.start : block.end]))
         position = block.end
-    kept.append(_SHOWN.sub(_without_literals, text[position:]))
+    kept.append(_SHOWN.sub(lambda shown: _without_boxed_literals(shown.group()), text[position:]))
     return _INVISIBLE.sub("", "\n".join(kept))
 
 
-def _without_literals(shown: re.Match[str]) -> str:
-    return _LITERALS.sub(" ", shown.group())
+def _without_boxed_literals(shown: str) -> str:
+    return _LITERALS.sub(lambda literal: " " if "box" in literal.group() else literal.group(), shown)
 
 
 @dataclass
