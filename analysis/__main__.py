@@ -43,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    _print_found(sweep)
     command, out = _command(options), options.out or FIGURES / sweep.name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"error: --out {out}: {error.strerror}; name a folder that can be written to", file=sys.stderr)
+        return 2
+    _print_found(sweep)
     made: list[Artifact] = []
     reasons: dict[str, list[str]] = {}
     written: list[Path] = []

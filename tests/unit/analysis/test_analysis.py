@@ -390,6 +390,15 @@ def test_a_benchmark_to_select_on_must_have_been_evaluated(sweep: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "why"), [("file", "File exists"), ("file/out", "Not a directory"), ("o" * 300, "File name too long")]
+)
+def test_figures_need_a_folder(sweep: Path, tmp_path: Path, capsys: Run, out: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--runs", str(sweep), "--out", str(tmp_path / out)]) == 2
+    assert f"--out {tmp_path / out}: {why}; name a folder that can be written to" in capsys.readouterr().err
+
+
 def test_the_report_is_one_file_with_every_picture_and_table_and_no_address(analysed: Path) -> None:
     report = (analysed / "report.html").read_text()
     assert report.count("<img ") == len(list(analysed.glob("*.png")))
