@@ -31,13 +31,14 @@ STEPS, EVALUATIONS, PROBLEMS, SAMPLES = 305, 16, 30, 32  # problems: of each of 
 POSITIONS, RESPONSES, UPDATES, FOLDS = 8000, 4096, 16, 32
 #: Metrics in a row, as many as verl logs.
 METRICS = 150
-#: Archives of position statistics that are made; the steps of all runs are hard links to them.
+#: Position statistics that are simulated; the steps of all runs repeat them.
 ARCHIVES = 3
 #: Responses that are simulated for an archive; its sums are multiplied up to `RESPONSES`, which keeps them exact.
 SIMULATED = 256
 SIZES = (0.25, 0.5, 1.0)
 #: The command and one process for each of the two models.
 PROCESSES = 3
+Arrays = dict[str, np.ndarray]
 
 
 def measure(rounds: int) -> list[Row]:
@@ -82,12 +83,13 @@ def timed_analysis(runs: Path, out: Path) -> tuple[float, float]:
 def write_paper_scale(root: Path, size: float = 1.0) -> None:
     """Records of the paper's grid below `root/paper_scale`; `size` scales steps and problems."""
     steps, problems = round(STEPS * size), max(2, round(PROBLEMS * size))
-    archives: list[Path] = []
+    generator = np.random.default_rng(0)
+    archives = [paper_scale_statistics(generator) for _ in range(ARCHIVES)]
     for model, method in GRID:
         _write_run(root, model, method, steps, problems, archives)
 
 
-def _write_run(root: Path, model: str, method: str, steps: int, problems: int, archives: list[Path]) -> None:
+def _write_run(root: Path, model: str, method: str, steps: int, problems: int, archives: list[Arrays]) -> None:
     generator = np.random.default_rng([*model.encode(), *method.encode()])
     run = RunDirectory(root / SWEEP / model / method / "seed0")
     names = {"sweep": SWEEP, "model": model, "method": method, "seed": 0}
@@ -101,21 +103,12 @@ def _write_run(root: Path, model: str, method: str, steps: int, problems: int, a
                 drawn = generator.random((problems, SAMPLES)) < chance ** (1.0 - 0.5 * step / steps)
                 run.write_samples(name, step, _sample_rows(name, drawn, generator))
         if step:
-            _write_statistics(run, step, archives, generator)
+            run.write_position_stats(step, archives[step % ARCHIVES], {"method": method})
             run.append_metrics(step, _metrics(generator))
     run.finish("finished")
 
 
-def _write_statistics(run: RunDirectory, step: int, archives: list[Path], generator: np.random.Generator) -> None:
-    if len(archives) < ARCHIVES:
-        archives.append(run.write_position_stats(step, paper_scale_statistics(generator), {}))
-        return
-    folder = run.path / archives[0].parent.name
-    folder.mkdir(exist_ok=True)
-    os.link(archives[step % ARCHIVES], folder / f"step_{step}{archives[0].suffix}")
-
-
-def paper_scale_statistics(generator: np.random.Generator) -> dict[str, np.ndarray]:
+def paper_scale_statistics(generator: np.random.Generator) -> Arrays:
     """Statistics of one step: 4,096 responses of up to 8,000 tokens whose log-ratios are random walks."""
     stats = PositionStats.zeros(POSITIONS, folds=FOLDS, max_updates=UPDATES)
     torch_generator = torch.Generator().manual_seed(int(generator.integers(2**31)))

@@ -26,6 +26,12 @@ SOUND, DAMAGED = "demo/tiny/ctpo/seed0", "demo/tiny/ctpo/seed1"
 STATS, SAMPLES = "position_stats/step_2.npz", "samples/arithmetic/step_2.parquet"
 
 
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A Slurm on this machine whose controller is down answers each question after 10 s."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")

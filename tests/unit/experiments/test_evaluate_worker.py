@@ -93,7 +93,8 @@ def test_overlapping_work_counts_once() -> None:
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Evaluation:
-    config = {"evaluation": {"k": 10}, "run": {}}
+    names = {"sweep": "eval", "model": "tiny", "method": "base", "seed": 0}
+    config = {"evaluation": {"k": 10}, "run": names}
     open_evaluation(tmp_path, config, seeds={})
     parts = SampleParts(tmp_path, "bench", 6)
     parts.claim({"k": 10})

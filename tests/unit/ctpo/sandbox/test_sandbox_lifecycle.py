@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from watching import calls, groups, mounts, running, standing, until, warm, workers
+from watching import at_rest, calls, groups, mounts, running, standing, until, warm, workers
 
 from ctpo.sandbox import (
     Limits,
@@ -123,6 +123,7 @@ def test_clients_of_other_processes_wait_in_line_at_the_server_without_losing_th
 def test_cancelling_a_call_kills_all_its_processes_and_frees_its_slot(warm_start: bool) -> None:
     async def use(client: SandboxClient, server: int) -> None:
         await client.run("1")
+        await at_rest(server)
         idle = standing(server)
         call = asyncio.ensure_future(client.run(SLEEP))
         await until(lambda: len(standing(server)) >= len(idle) + 2)

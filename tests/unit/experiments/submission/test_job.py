@@ -104,6 +104,9 @@ def test_a_local_job_is_known_by_its_controller_with_and_without_set_up_lines(tm
     shell = subprocess.Popen(["sh", "-c", "true && sleep 60 && python -m submitit.local._local"])
     other = subprocess.Popen(["sleep", "60"])
     try:
+        for process in (plain, shell, other):
+            while not psutil.Process(process.pid).cmdline():  # empty for an instant after the exec
+                time.sleep(0.01)
         ids = [str(process.pid) for process in (plain, shell, other)]
         assert queue.live_jobs("local", ids).keys() == set(ids[:2])
     finally:
