@@ -1,7 +1,7 @@
 """Speed, measured side by side in one run: `python experiments/bench.py [topic ...]`.
 
 A ratio is the median over rounds of (this contender's time / the reference's time in the same round), so
-that a machine that slows down for a while slows both. A topic is a module of `experiments.benchmarks`.
+that a machine that slows down for a while slows both. A topic is a module of `experiments.speed`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments import benchmarks
+from experiments import speed
 
 
 def topics() -> list[str]:
-    """Modules of `experiments.benchmarks` that measure something."""
-    names = (info.name for info in pkgutil.iter_modules(benchmarks.__path__))
+    """Modules of `experiments.speed` that measure something."""
+    names = (info.name for info in pkgutil.iter_modules(speed.__path__))
     return sorted(name for name in names if name != "measuring")
 
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     broken = 0
     for name in options.topics or topics():
         print(f"bench: measuring {name}", file=sys.stderr, flush=True)
-        for row in importlib.import_module(f"experiments.benchmarks.{name}").measure(options.rounds):
+        for row in importlib.import_module(f"experiments.speed.{name}").measure(options.rounds):
             table.add_row(row.label, f"{row.value:.2f}", row.unit, row.bound)
             broken += row.broken
     Console().print(table)

@@ -20,9 +20,9 @@ try:
     from experiments import command
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
-from ctpo.platforms import environment
 from ctpo.training import checkpoints
 from ctpo.training.checkpoints import BEST, best_so_far
+from ctpo.training.platforms import environment
 from experiments.progress import captured_output
 
 DTYPES = ("keep", "float32", "bfloat16", "float16")

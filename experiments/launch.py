@@ -14,13 +14,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ctpo.platforms import environment
 from ctpo.records import RecordError, RunDirectory, Stopped, clear_stop, config_hash, method_code
 from ctpo.records.identity import flatten
 from ctpo.records.progress import read_progress, set_phase
 from ctpo.tir.config import TirConfig
 from ctpo.tir.tools import tool_server
 from ctpo.training import resume
+from ctpo.training.platforms import environment
 from experiments import preflight, prepare
 from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.progress import ProgressLine, captured_output

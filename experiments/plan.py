@@ -20,7 +20,7 @@ except ModuleNotFoundError as missing:
 import yaml
 from omegaconf import DictConfig
 
-from ctpo.platforms import environment
+from ctpo.training.platforms import environment
 from experiments.compose import composed_sweep
 from experiments.planner.settings import Assumptions
 from experiments.planner.shapes import PlanError

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ctpo.platforms import environment
+from ctpo.training.platforms import environment
 from experiments import leftovers
 
 #: Bytes of a folder in which a run can make its own. A socket's path has at most 107; the rest is `/ctpo-12345678` and

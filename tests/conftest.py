@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-from ctpo.platforms import environment
+from ctpo.training.platforms import environment
 
 os.environ.update(environment.for_device("cpu"))
 

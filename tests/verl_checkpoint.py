@@ -66,7 +66,7 @@ def save(rank: int, processes: int, model_folder: str, target: str, noise: float
 if __name__ == "__main__":
     from socket import socket
 
-    from ctpo.platforms import cpu
+    from ctpo.training.platforms import cpu
 
     cpu.register()
     model_folder, target, processes, noise = sys.argv[1:]

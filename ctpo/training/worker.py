@@ -13,10 +13,10 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from ctpo.platforms import cpu
 from ctpo.positions import PositionRecorder, PositionStats
 from ctpo.records.position_stats import PositionSums
 from ctpo.training.actor_config import MethodActorConfig
+from ctpo.training.platforms import cpu
 from ctpo.training.policy_loss import register_policy_losses
 
 register_policy_losses()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ctpo.platforms import environment
 from ctpo.records import RecordError, Sampling
 from ctpo.records.evaluation import SampleParts, close_evaluation, log_file, open_evaluation
 from ctpo.tir.config import TirConfig
 from ctpo.tir.samples import sample_row
 from ctpo.tir.tools import tool_server
+from ctpo.training.platforms import environment
 from experiments import prepare
 from experiments.command import Interrupted, Refused, RunFailed, refuse
 from experiments.evaluation import checks

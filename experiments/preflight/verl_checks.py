@@ -22,8 +22,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ctpo.platforms import environment
 from ctpo.records.shapes import nearest, shown
+from ctpo.training.platforms import environment
 from experiments.resolvers import PROJECT_ROOT, package_dir
 
 TIMEOUT_S = 180.0

@@ -25,10 +25,10 @@ import psutil
 import submitit
 from omegaconf import DictConfig, OmegaConf
 
-from ctpo.platforms.environment import RUN_ENV
 from ctpo.records import RunDirectory, clear_stop, read_submission, request_stop, stop_reason
 from ctpo.records.progress import REFUSED, set_phase
 from ctpo.training.checkpoints import complete_steps
+from ctpo.training.platforms.environment import RUN_ENV
 from experiments import resolvers
 from experiments.command import STOPPED, USAGE
 from experiments.submission import ray_cluster

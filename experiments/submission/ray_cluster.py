@@ -22,8 +22,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ctpo.platforms import environment
 from ctpo.records.files import write_text
+from ctpo.training.platforms import environment
 from experiments.launch import run_environment
 from experiments.surroundings import folder_for_sockets
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ctpo.platforms.environment import RUN_ENV
+from ctpo.training.platforms.environment import RUN_ENV
 
 PROJECT = Path(__file__).resolve().parents[2]
 

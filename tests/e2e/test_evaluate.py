@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ctpo.platforms import environment
 from ctpo.records import SAMPLE_FIELDS, RunDirectory, find_runs
 from ctpo.records.files import read_lines
 from ctpo.records.schema import SAMPLE_ROW
+from ctpo.training.platforms import environment
 from experiments import prepare
 from experiments.compose import composed
 from tests.verl_checkpoint import LOG_PROBS, log_probs, token_ids

@@ -84,7 +84,9 @@ def test_only_records_knows_the_run_directory() -> None:
             assert not constants & schema, path
 
 
-@pytest.mark.parametrize("module", ["ctpo.platforms.vllm_cpu", "ctpo.platforms.environment", "ctpo.records"])
+@pytest.mark.parametrize(
+    "module", ["ctpo.training.platforms.vllm_cpu", "ctpo.training.platforms.environment", "ctpo.records"]
+)
 def test_light_modules_stay_light(module: str) -> None:
     """vLLM loads its plugin while verl is still importing: a circle there would be silent (and hang the run)."""
     import subprocess

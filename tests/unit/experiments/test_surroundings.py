@@ -14,7 +14,7 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from ctpo.platforms.environment import inherited
+from ctpo.training.platforms.environment import inherited
 from experiments.compose import composed
 from experiments.launch import run_environment
 from experiments.submission.queue import asked_from_outside

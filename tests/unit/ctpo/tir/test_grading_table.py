@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ctpo.tir.grading import Grader
-from experiments.benchmarks import grader as bench
+from experiments.speed import grader as bench
 
 TABLE: dict[str, list[tuple[str, str, bool]]] = yaml.safe_load(
     (Path(__file__).parent / "graded_answers.yaml").read_text(encoding="utf-8")

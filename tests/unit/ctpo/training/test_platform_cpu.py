@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from ctpo.platforms import environment
+from ctpo.training.platforms import environment
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,7 @@ def test_everything_is_inert_without_the_cpu_platform() -> None:
         "import verl.utils.distributed as d; import verl.workers.engine.fsdp.transformer_impl as t\n"
         "import verl.utils.torch_functional as f\n"
         "before, scoring = t.CPUOffloadPolicy, f.logprobs_from_logits_v2\n"
-        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
+        "from ctpo.training.platforms import cpu; cpu.register_training_shims()\n"
         "from verl.plugin.platform import PlatformRegistry\n"
         "assert 'cpu' not in PlatformRegistry.registered_names()\n"
         "assert t.CPUOffloadPolicy is before\n"
@@ -55,7 +55,7 @@ def test_everything_is_inert_without_the_cpu_platform() -> None:
 VLLM_SHIM = (
     "import vllm.model_executor.layers.utils as u\n"
     "before = u.dispatch_cpu_unquantized_gemm\n"
-    "from ctpo.platforms import vllm_cpu; vllm_cpu.register()\n"
+    "from ctpo.training.platforms import vllm_cpu; vllm_cpu.register()\n"
     "print(u.dispatch_cpu_unquantized_gemm is before)"
 )
 
@@ -70,7 +70,7 @@ def test_the_kept_weight_is_live() -> None:
     """After vLLM's load a write into the parameter changes what the layer computes: weight sync works."""
     from vllm.model_executor.layers import utils
 
-    from ctpo.platforms import vllm_cpu
+    from ctpo.training.platforms import vllm_cpu
 
     original = utils.dispatch_cpu_unquantized_gemm
     try:
@@ -99,7 +99,7 @@ def test_gloo_is_named_once() -> None:
 def test_an_offload_policy_is_never_pinned() -> None:
     code = (
         "import verl.workers.engine.fsdp.transformer_impl as t\n"
-        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
+        "from ctpo.training.platforms import cpu; cpu.register_training_shims()\n"
         "print(t.CPUOffloadPolicy(pin_memory=True))"
     )
     assert python(code, **environment.for_device("cpu")).stdout.split() == ["None"]
@@ -113,7 +113,7 @@ def test_log_probs_keep_their_last_digits() -> None:
         "exact = logits.double().log_softmax(-1).gather(-1, labels[..., None])[..., 0]\n"
         "error = lambda: (f.logprobs_from_logits(logits, labels) - exact).abs().max().item()\n"
         "before = error()\n"
-        "from ctpo.platforms import cpu; cpu.register_training_shims()\n"
+        "from ctpo.training.platforms import cpu; cpu.register_training_shims()\n"
         "print(before, error())"
     )
     done = python(code, **environment.for_device("cpu"))
@@ -130,8 +130,8 @@ def test_verl_reads_a_version_of_vllm() -> None:
 
 def test_entry_points_name_what_exists() -> None:
     for group, wanted in {
-        "verl.plugins": "ctpo.plugin",
-        "vllm.general_plugins": "ctpo.platforms.vllm_cpu:register",
+        "verl.plugins": "ctpo.training.plugin",
+        "vllm.general_plugins": "ctpo.training.platforms.vllm_cpu:register",
     }.items():
         (entry,) = (entry for entry in entry_points(group=group) if entry.name == "ctpo")
         assert entry.value == wanted
@@ -141,7 +141,7 @@ def test_entry_points_name_what_exists() -> None:
 @pytest.mark.parametrize("in_a_run", [True, False])
 def test_a_plugin_that_does_not_load_ends_a_run_and_only_a_run(in_a_run: bool) -> None:
     """verl logs a plugin's failure at DEBUG; a run must stop instead."""
-    code = "import sys; sys.modules['ctpo.platforms.cpu'] = None\nimport verl; print('went on')"
+    code = "import sys; sys.modules['ctpo.training.platforms.cpu'] = None\nimport verl; print('went on')"
     variables = {**environment.for_device("cpu"), **({environment.RUN_ENV: "/somewhere"} if in_a_run else {})}
     done = python(code, **variables)
     if in_a_run:

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from experiments.benchmarks.measuring import Row
+from experiments.speed.measuring import Row
 
 if TYPE_CHECKING:
     from experiments.evaluation.job import Timing

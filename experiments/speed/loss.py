@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.measuring import Row, interleaved, ratio_rows
+from experiments.speed.measuring import Row, interleaved, ratio_rows
 
 if TYPE_CHECKING:
     from verl.workers.config import FSDPActorConfig

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 
-from ctpo.platforms.environment import RUN_ENV
+from ctpo.training.platforms.environment import RUN_ENV
 
 
 def register_platform() -> None:
     """The CPU platform, where ``VERL_PLATFORM=cpu`` asks for it. Cheap; needed before verl asks for a device."""
-    from ctpo.platforms import cpu
+    from ctpo.training.platforms import cpu
 
     cpu.register()
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.__main__ import main
 from ctpo.records import find_runs
-from experiments.benchmarks.analysis import BENCHMARKS, EVALUATIONS, GRID, SWEEP, write_paper_scale
+from experiments.speed.analysis import BENCHMARKS, EVALUATIONS, GRID, SWEEP, write_paper_scale
 
 
 def test_generated_records_are_complete_and_analysed_without_a_problem(

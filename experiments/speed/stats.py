@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from experiments.benchmarks.loss import LENGTH, synthetic_batch
-from experiments.benchmarks.measuring import Row
+from experiments.speed.loss import LENGTH, synthetic_batch
+from experiments.speed.measuring import Row
 
 PAPER_RESPONSES = 4096
 

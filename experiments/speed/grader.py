@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ctpo.tir.grading import Grader
-from experiments.benchmarks.measuring import Row
+from experiments.speed.measuring import Row
 
 CORES = 2
 STEP = 4096

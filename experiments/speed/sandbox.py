@@ -15,7 +15,7 @@ from ctpo.sandbox import Limits, SandboxClient, SandboxServer
 from ctpo.sandbox.bubblewrap import find_bubblewrap
 from ctpo.sandbox.doctor import pool_megabytes
 from ctpo.sandbox.seccomp import filter_program
-from experiments.benchmarks.measuring import Row
+from experiments.speed.measuring import Row
 
 WORKERS = 2
 # Not the equation that the warm parents solve at their start.

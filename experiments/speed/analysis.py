@@ -17,7 +17,7 @@ import torch
 from ctpo.methods.log_ratios import cumulative_log_ratio
 from ctpo.positions import PositionStats
 from ctpo.records import RunDirectory
-from experiments.benchmarks.measuring import Row
+from experiments.speed.measuring import Row
 
 PROJECT = Path(__file__).resolve().parents[2]
 SWEEP = "paper_scale"
@@ -157,7 +157,7 @@ def _metrics(generator: np.random.Generator) -> dict[str, float]:
 
 
 def main() -> int:
-    """Write the records, to look at them or to profile: `python -m experiments.benchmarks.analysis DIR`."""
+    """Write the records, to look at them or to profile: `python -m experiments.speed.analysis DIR`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", type=Path, help="root of the run directories to write")
     parser.add_argument("--size", type=float, default=1.0, help="share of the paper's size (default: 1)")
