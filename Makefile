@@ -50,12 +50,16 @@ figures: setup  ## Every table and figure of SWEEP=name (default demo), from its
 status: setup  ## Live table of the runs of SWEEP=name (default demo), from run records and Slurm
 	$(PY) experiments/status.py --runs "$(RUNS)" --sweep "$(SWEEP)"
 
+.PHONY: check
+check: lint  ## ruff, mypy and the fast unit tests: what to run while working (3 minutes on 2 cores)
+	$(PY) -m pytest tests/unit -n 2 -q -m "not slow"
+
 .PHONY: test
-test: setup  ## All tests: unit tests in parallel, then end to end on real verl, vLLM, the sandbox and Slurm (as root)
+test: check  ## check, the slow unit tests, then end to end on real verl, vLLM, the sandbox and Slurm (as root)
 	bash requirements/test-packages.sh
-	$(PY) -m pytest tests/unit -n 2 -q
-	$(PY) -m pytest tests/e2e -q
-	$(PY) -m pytest tests/slurm -q
+	$(PY) -m pytest tests/unit -n 2 -q -m slow --durations=20
+	$(PY) -m pytest tests/e2e -q --durations=20
+	$(PY) -m pytest tests/slurm -q --durations=20
 
 .PHONY: slurm-up
 slurm-up:  ## As root: a real Slurm on this machine alone, with accounting and 8 declared GPUs; installs its packages

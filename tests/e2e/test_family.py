@@ -65,6 +65,7 @@ def assert_recorded(run: Run, name: str, row: dict) -> None:
         assert 0 <= row[key] <= 1, (name, key)
     arrays, meta = read_position_stats(run.directory / "position_stats" / f"step_{row['step']}.npz")
     assert meta == {
+        "step": row["step"],
         "method": name,
         "aggregation": METHODS[name].aggregation if name in METHODS else "seq-mean-token-mean",
     }

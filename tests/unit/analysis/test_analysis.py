@@ -23,6 +23,8 @@ from analysis.reported import load_reported
 from analysis.scores import final_scores
 from analysis.tables import table2, table2_differences, table3
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[3]
 METHODS = ("grpo", "gspo", "ctpo", "ctpo_fixed")
 PICTURE = ("pdf", "png", "csv", "md")

@@ -20,6 +20,8 @@ from analysis.tables import table2
 from ctpo.records import Submission, write_submission
 from experiments import resolvers
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[3]
 
 

@@ -13,6 +13,8 @@ from synthetic import write_run
 
 from analysis.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 #: What the page itself cannot say: a picture that does not decode is silent.
 PROBE = """<script>addEventListener("load", () => {
   for (const picture of document.images) if (!picture.naturalWidth) console.error("picture not drawn: " + picture.alt);

@@ -19,6 +19,8 @@ from analysis.registry import OF_THEORY
 from analysis.theory import Theory
 from ctpo.theory.__main__ import main as compute
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("theory_off_policyness", "theory_horizon", "theory_window", "theory_random_walk")
 
 

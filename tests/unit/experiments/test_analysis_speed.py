@@ -10,6 +10,8 @@ from analysis.__main__ import main
 from ctpo.records import find_runs
 from experiments.speed.analysis import BENCHMARKS, EVALUATIONS, GRID, SWEEP, write_paper_scale
 
+pytestmark = pytest.mark.slow
+
 
 def test_generated_records_are_complete_and_analysed_without_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

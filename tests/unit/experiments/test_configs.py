@@ -18,6 +18,8 @@ from experiments.preflight.verl_checks import Checking
 from experiments.request import resolved as resolved_request
 from experiments.request import value_problems
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).resolve().parents[3] / "experiments" / "configs"
 SLURM = CONFIGS.parents[1] / "slurm"
 

@@ -29,6 +29,8 @@ from experiments.evaluation.problems import Benchmark, SampleKey, load_benchmark
 from experiments.evaluation.summary import accuracy, in_words
 from experiments.request import value_problems
 
+pytestmark = pytest.mark.slow
+
 TINY = ["+model_spec.steps=0"]  # not warm-started: what it answers does not matter here
 
 

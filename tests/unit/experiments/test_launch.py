@@ -17,6 +17,8 @@ from ctpo.records.progress import read_progress, set_phase
 from experiments.launch import _reason
 from experiments.progress import ProgressLine
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[3]
 
 

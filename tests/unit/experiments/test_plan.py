@@ -16,6 +16,8 @@ from experiments.planner.settings import GPU_BYTES, Assumptions
 from experiments.planner.shapes import PlanError, model_settings, published_settings, shapes_of
 from experiments.resolvers import PROJECT_ROOT
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = {"Qwen/Qwen3-4B": 4.02e9, "Qwen/Qwen3-14B": 14.77e9}
 
 

@@ -15,6 +15,8 @@ import torch
 from experiments.planner.shapes import empty_model, shapes_of
 from experiments.planner.tracing import register_attention, trace_step
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 0.15
 
 

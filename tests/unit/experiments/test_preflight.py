@@ -23,6 +23,8 @@ from experiments.preflight import disk, hardware, services, verl_checks, version
 from experiments.preflight.model_folder import expected_tensors, read_header
 from experiments.resolvers import PROJECT_ROOT
 
+pytestmark = pytest.mark.slow
+
 WRONG = [
     ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "ppo_mini_batch_size=3: does not divide"),
     ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=5", "ppo_micro_batch_size_per_gpu=5: does not divide"),

@@ -22,6 +22,8 @@ from experiments.preflight.data import request_problems
 from experiments.preflight.verl_checks import Checking
 from experiments.request import ESTIMATORS, Request, resolved, value_problems
 
+pytestmark = pytest.mark.slow
+
 BASES = {"run": [], "evaluation": ["+evaluation=default"], "problems": ["dataset=deepscaler"], "4b": ["model=qwen3_4b"]}
 
 

@@ -20,6 +20,8 @@ from experiments.launch import run_environment
 from experiments.submission.queue import asked_from_outside
 from experiments.surroundings import LONGEST_FOLDER, folder_for_sockets, of_a_run, ray_settings
 
+pytestmark = pytest.mark.slow
+
 #: Left by other programs, or settings that no record would name.
 FOREIGN = """
 RAY_ADDRESS RAY_TMPDIR RAY_NAMESPACE RAY_RUNTIME_ENV_HOOK RAY_JOB_CONFIG_JSON_ENV_VAR VLLM_PORT VLLM_PLUGINS

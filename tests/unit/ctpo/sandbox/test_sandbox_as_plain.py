@@ -14,6 +14,8 @@ import pytest
 
 from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer
 
+pytestmark = pytest.mark.slow
+
 _LIMITS = Limits(wall_s=120.0, cpu_s=60.0)
 _BLOCKS = Path(__file__).with_name("ordinary_programs.txt").read_text().split("=== ")[1:]
 PROGRAMS = {name: code for name, _, code in (block.partition("\n") for block in _BLOCKS)}

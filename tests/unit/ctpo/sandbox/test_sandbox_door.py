@@ -15,6 +15,8 @@ from watching import workers
 from ctpo.sandbox import Limits, SandboxServer
 from ctpo.sandbox.protocol import MAX_CODE_BYTES, Request
 
+pytestmark = pytest.mark.slow
+
 
 def _framed(head: bytes, code: bytes = b"print(1)") -> bytes:
     return (len(head) + 1 + len(code)).to_bytes(8, "little") + head + b"\n" + code

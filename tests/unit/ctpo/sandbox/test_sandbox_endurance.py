@@ -14,6 +14,8 @@ from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer
 from ctpo.sandbox.memory_watch import children_of
 from ctpo.sandbox.probes import AFTER, PROBES, aftermath
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0
 CLIENTS = 200
 CALLS = 10_000

@@ -17,6 +17,8 @@ import pytest
 from ctpo.sandbox import Limits, SandboxClient
 from ctpo.sandbox.http_front import serve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:

@@ -30,6 +30,8 @@ from ctpo.sandbox.bubblewrap import find_bubblewrap
 from ctpo.sandbox.memory_watch import children_of, descendants
 from ctpo.sandbox.protocol import Request
 
+pytestmark = pytest.mark.slow
+
 SLEEP = "import os, time\nif os.fork() == 0: time.sleep(600)\ntime.sleep(600)"
 LONG = Limits(wall_s=60.0)
 

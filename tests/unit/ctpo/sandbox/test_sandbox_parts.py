@@ -23,6 +23,8 @@ from ctpo.sandbox.protocol import Answer, Request
 from ctpo.sandbox.runtime import PACKAGES, build_layout, find_packages
 from ctpo.sandbox.seccomp import ALLOWED, IDLE, REFUSED, filter_program
 
+pytestmark = pytest.mark.slow
+
 UNDER_THE_FILTER = """
 import ctypes, errno, json, os, socket, sys
 if os.geteuid() == 0:

@@ -12,6 +12,8 @@ from ctpo.theory.checks import all_checks
 from ctpo.theory.study import BATCH, TOKEN_LEVEL, Problem, measure
 from ctpo.theory.tables import Check, median, table_1_text, write_csv
 
+pytestmark = pytest.mark.slow
+
 Output = pytest.CaptureFixture[str]
 FILES = {"table1", "theory_off_policyness", "theory_horizon", "theory_window", "theory_random_walk"}
 FILES |= {"theory_groups", "theory_methods"}

@@ -11,6 +11,8 @@ import torch
 
 from ctpo.training.platforms import environment
 
+pytestmark = pytest.mark.slow
+
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter with nothing but `variables` and the path in its environment."""

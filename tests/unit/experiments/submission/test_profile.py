@@ -12,6 +12,8 @@ from experiments import preflight, resolvers
 from experiments.submission.executor import Request, batch_scripts
 from experiments.submission.profile import ProfileError, profile_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[4]
 SUBMITTING = ("h100_node", "h200_node", "h100_array", "cpu_local", "local")
 

@@ -17,6 +17,8 @@ from experiments.launch import request_problems, resolved
 from experiments.submission import queue
 from experiments.submission.submit import PlannedRun, _checked, _decided, requested, submit
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).resolve().parents[4] / "experiments" / "configs"
 
 

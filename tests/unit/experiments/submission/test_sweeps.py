@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from ctpo.methods import METHODS
 from experiments.compose import ComposeError, composed_sweep
 
+pytestmark = pytest.mark.slow
+
 #: Runs of each seed.
 RUNS = {
     "main_results": 2 * 3,
