@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from tensordict import TensorDict
 from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, register
@@ -16,7 +17,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from ctpo.positions import PositionRecorder, PositionStats
 from ctpo.records.position_stats import PositionSums
 from ctpo.training.actor_config import MethodActorConfig
-from ctpo.training.platforms import cpu
+from ctpo.training.platforms import cpu, weight_socket
 from ctpo.training.policy_loss import register_policy_losses
 
 register_policy_losses()
@@ -62,6 +63,7 @@ class RecordingActorWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
         super().init_model()
+        self.rollout.zmq_handle = weight_socket.sender(self.rollout.zmq_handle, ray.get_runtime_context().get_job_id())
         self._actor_config: MethodActorConfig = self.loss_fn.keywords["config"]
         self.actor.set_loss_fn(_LossWithFolds(self.loss_fn, self.actor))
 

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import os
 
+from ctpo.training.platforms import weight_socket
+
 
 def register() -> None:
+    """Name the weight socket by the run, on any platform; keep linear weights on the CPU."""
+    weight_socket.name_receiver()
+    keep_linear_weights()
+
+
+def keep_linear_weights() -> None:
     """On the CPU keep linear weights as they are; on any other platform do nothing.
 
     vLLM's CPU backend packs linear weights for oneDNN at load time and drops ``layer.weight``, so a later
