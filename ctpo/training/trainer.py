@@ -12,30 +12,30 @@ any instant resumes with no row lost, doubled or out of step:
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from verl.trainer import main_ppo
+from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 from ctpo.positions.calibration import Calibration
 from ctpo.positions.wandb_plot import position_plots
 from ctpo.records import RunDirectory, Stopped, stop_reason
-from ctpo.records.position_stats import OWN, PositionSums, Window
+from ctpo.records.position_stats import PositionSums
 from ctpo.records.progress import set_phase
 from ctpo.tir.samples import sample_rows
 from ctpo.training import checkpoints, resume
 from ctpo.training.actor_config import method_from_config
-from ctpo.training.batches import drawn_order, prompt_fold
-from ctpo.training.worker import FOLD_FIELD, RecordingActorWorker
+from ctpo.training.batches import balanced_shares, mini_batches, prompt_fold
+from ctpo.training.step_metrics import merge_ranks, plain, position_metrics
+from ctpo.training.worker import FOLD_FIELD, MINI_BATCH, RecordingActorWorker
 
 MODE = "ctpo"
 
@@ -119,12 +119,38 @@ class RecordingTrainer(PPOTrainerSync):
         self._drawn.extend(map(str, batch["uid"]))
         return batch
 
-    def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        batch.reorder(drawn_order(batch.keys, self._drawn))
-        wanted = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+    def _balance_batch(
+        self, batch: Any, metrics: dict[str, Any], logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
+    ) -> Any:
+        """In place of verl's: an update's mini-batch is the next prompts drawn, on any number of processes."""
+        data, actor, rollout = (
+            self.config.data,
+            self.config.actor_rollout_ref.actor,
+            self.config.actor_rollout_ref.rollout,
+        )
+        wanted = data.train_batch_size * rollout.n
         metrics["rollout/failed_trajectories"] = wanted - len(batch.keys)
         self._refuse_losses("training", len(batch.keys), wanted, self.config.trainer.v1.max_failed_share)
-        return super()._balance_batch(batch, metrics, *args, **kwargs)
+        batch = upsample_batch_to_divisible_size(batch, wanted, self.tokenizer.eos_token_id)
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        updates = mini_batches(batch.keys, self._drawn, actor.ppo_mini_batch_size)
+        shares = balanced_shares(updates, lengths, self._processes)
+        batch.reorder([i for share in shares for i in share])
+        metrics.update(log_seqlen_unbalance(seqlen_list=lengths, partitions=shares, prefix=logging_prefix))
+        return batch
+
+    @property
+    def _processes(self) -> int:
+        """Data-parallel size of the actor."""
+        workers = self.actor_rollout_wg
+        if "actor" not in workers._dispatch_info:
+            workers._dispatch_info["actor"] = workers._query_dispatch_info("actor")
+        return int(max(workers._dispatch_info["actor"])) + 1
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        actor, rollout = self.config.actor_rollout_ref.actor, self.config.actor_rollout_ref.rollout
+        batch.extra_info[MINI_BATCH] = actor.ppo_mini_batch_size * rollout.n
+        return super()._compute_old_log_prob(batch, metrics=metrics)
 
     def _refuse_losses(self, phase: str, got: int, wanted: int, allowed: float) -> None:
         # verl logs a failed trajectory and fills the batch up with empty ones.
@@ -186,7 +212,7 @@ class RecordingTrainer(PPOTrainerSync):
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         timing = {**self.timing_raw, "step": time.perf_counter() - self._step_started}
         self._compute_metrics(self._step_batch, row, timing, self.global_steps, epoch)
-        self._write_checkpoint(_plain(row))
+        self._write_checkpoint(plain(row))
         set_phase(self.records.path, "training")
 
     def _write_checkpoint(self, row: dict[str, Any]) -> None:
@@ -255,7 +281,7 @@ class _RecordedTracking:
     def log(self, data: dict[str, Any], step: int) -> None:
         row = {**self._trainer._draft_row, **data}
         self._trainer._draft_row = {}
-        self._trainer._logged_row = _plain(row)
+        self._trainer._logged_row = plain(row)
         self._trainer.records.append_metrics(step, self._trainer._logged_row)
         wandb, stats = self._tracking.logger.get("wandb"), self._trainer._position_stats
         plots = position_plots(wandb, stats) if wandb is not None and stats is not None else {}
@@ -264,30 +290,3 @@ class _RecordedTracking:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracking, name)
-
-
-def position_metrics(sums: PositionSums) -> dict[str, float]:
-    """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
-    cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
-    total = max(int(cells.count.sum()), 1)
-    windows: dict[str, Window] = {"own": OWN, "fixed": fixed, "adaptive": adaptive}
-    return {
-        f"position/clip_fraction_{name}": float(sum(side.sum() for side in cells.clip_counts(window)) / total)
-        for name, window in windows.items()
-    }
-
-
-def merge_ranks(per_rank: Sequence[PositionSums | None]) -> PositionSums:
-    """The sums of all training processes as one; None from those that repeat another's sequences."""
-    return functools.reduce(PositionSums.__add__, (own for own in per_rank if own is not None))
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Only what a record holds: numbers as Python numbers."""
-    scalars = {}
-    for name, value in row.items():
-        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.asarray(value).size == 1:
-            value = value.item()
-        if isinstance(value, int | float | bool | str):
-            scalars[name] = value
-    return scalars

@@ -11,6 +11,7 @@ import ray
 from tensordict import TensorDict
 from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
@@ -25,12 +26,41 @@ cpu.register_training_shims()
 
 #: Field that the trainer adds to the batch: the prompt fold of each sequence, int64 `[batch]`.
 FOLD_FIELD = "ctpo_fold"
+#: What the trainer tells the pass of the old log-probabilities: sequences of an update, over all processes.
+MINI_BATCH = "mini_batch_size"
 
 
 class RecordingTrainingWorker(TrainingWorker):
     """Tells the recorder which update of a step it is in. One mini-batch is one optimizer update."""
 
     recorder: PositionRecorder | None = None
+
+    def infer_batch(self, data: TensorDict) -> TensorDict | None:
+        """Log-probabilities of the old policy, in the mini-batches and micro-batches in which the update computes them.
+
+        A token's bfloat16 log-probability depends on the sequences it is packed with. In other micro-batches it
+        differs by 0.02 RMS over a response while the policy is the same, and that noise grows like sqrt(t).
+        """
+        size = tu.pop(data, key=MINI_BATCH, default=None)
+        if size is None:
+            return super().infer_batch(data)
+        tu.assign_non_tensor(
+            data,
+            use_dynamic_bsz=self.engine_config.use_dynamic_bsz,
+            max_token_len_per_gpu=self.engine_config.max_token_len_per_gpu,
+            micro_batch_size_per_gpu=self.engine_config.micro_batch_size_per_gpu,
+        )
+        outputs = []
+        with self.engine.eval_mode(disable_auto_offload=tu.pop(data, key="disable_auto_offload", default=False)):
+            for part in tu.chunk_tensordict(data, len(data) * self.engine.get_data_parallel_size() // size):
+                tu.assign_non_tensor(part, disable_auto_offload=True)
+                outputs.append(super().infer_batch(part))
+        if outputs[0] is None:
+            return None
+        metrics = [tu.pop(output, key="metrics") for output in outputs]
+        whole = tu.concat_tensordict(outputs)
+        tu.assign_non_tensor(whole, metrics=metrics[0])
+        return whole
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         if self.recorder is not None:

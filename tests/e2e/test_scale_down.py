@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from ctpo.records import RunDirectory
 from ctpo.records.identity import flatten
+from ctpo.records.position_stats import PositionSums
 from experiments.compose import composed
 from experiments.prepare import prepare_model
 
@@ -41,22 +43,25 @@ SCALED_DOWN: dict[str, dict[str, Any]] = {
     "batch": {
         "data.train_batch_size": 8,
         "actor_rollout_ref.actor.ppo_mini_batch_size": 2,
-        "hardware.layouts.gb80.tokens_per_gpu": 2048,
+        "hardware.layouts.gb80.tokens_per_gpu": 1024,
     },
+    # The first step's learning rate is 0, so that everything but the policy shows; the second step learns.
+    "learning rate": {"actor_rollout_ref.actor.optim.lr_warmup_steps": 1},
     "device": {
         "trainer.device": "cpu",
-        "trainer.n_gpus_per_node": 1,
+        "trainer.n_gpus_per_node": 2,
         "actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "actor_rollout_ref.rollout.enforce_eager": True,
         "actor_rollout_ref.rollout.free_cache_engine": False,
         "actor_rollout_ref.rollout.enable_sleep_mode": False,
         "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "uni",
-        "ray_kwargs.ray_init.num_cpus": 24,
-        "ray_kwargs.ray_init.num_gpus": 1,
+        "ray_kwargs.ray_init.num_cpus": 40,
+        "ray_kwargs.ray_init.num_gpus": 2,
         "ray_kwargs.ray_init.include_dashboard": False,
         "ray_kwargs.ray_init.object_store_memory": 500000000,
     },
 }
+UPDATES = 4
 #: Also set: where model and data lie. The data set is generated instead of downloaded.
 PATHS = {"model_spec.path"}
 DATASET = "dataset=arithmetic"
@@ -104,4 +109,18 @@ def test_the_paper_scale_composition_trains(new_run: Callable[..., Run]) -> None
         assert row["rollout/failed_trajectories"] == 0
         # bfloat16 on both sides: far from the float32 runs' 1e-7, and not another model.
         assert 1e-6 < row["training/rollout_probs_diff_mean"] < 0.05
-    assert (run.directory / "position_stats" / "step_2.npz").is_file()
+    assert rows[0]["actor/log_ratio_max"] == rows[0]["actor/log_ratio_min"] == 0.0
+    assert_only_the_policy_moves_the_ratio(RunDirectory(run.directory))
+
+
+def assert_only_the_policy_moves_the_ratio(records: RunDirectory) -> None:
+    """bfloat16, packed, two processes: log rho_t is exactly 0 wherever no weight has changed, and only there."""
+    still, learning = map(PositionSums.from_arrays, records.position_stats())
+    sequences = 8 * SCALED_DOWN["batch"]["data.train_batch_size"]
+    for step in (still, learning):
+        assert step.positions.count[0] + step.first.count[0] == sequences
+        assert step.first.count[0] == sequences // UPDATES
+    moved = np.array([np.abs(step.updates.sums[:, :UPDATES]).sum((0, 2)) for step in (still, learning)])
+    assert moved[0].tolist() == [0.0] * UPDATES
+    assert moved[1, 0] == 0.0
+    assert (moved[1, 1:] > 0).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from ctpo.records import RunDirectory, find_runs
@@ -77,8 +76,8 @@ def assert_position_stats_complete(run: Run) -> None:
         assert stats.positions.count.sum().item() == later == stats.folds.count.sum().item()
         # 7 of 8 updates, 16 responses in each, and every response has a first token.
         assert stats.positions.count[0].item() == 112
-        # The first update of a step has ratio exactly 1; the others move away from it.
-        assert np.nanmax(stats.updates.std[0]) < 1e-5
+        # No weight has changed before the first update; the others move away from it.
+        assert not stats.updates.sums[:, 0].any()
         assert stats.positions.std[50].item() > 1e-4
         assert (stats.folds.count.sum(-1) > 0).sum() > 4
 
@@ -97,23 +96,6 @@ def assert_a_finished_run_is_left_alone(run: Run) -> None:
     assert "actor_rollout_ref.actor.optim.lr" in refusal
     assert "Traceback" not in refusal
     assert (run.directory / "metrics.jsonl").read_bytes() == before
-
-
-@pytest.mark.timeout(600)
-def test_without_learning_every_ratio_stays_one(new_run: Callable[..., Run]) -> None:
-    run = new_run(
-        "trainer.total_training_steps=1", "trainer.val_before_train=false", "trainer.test_freq=-1",
-        "trainer.save_freq=-1", "actor_rollout_ref.actor.optim.lr=0", "method=grpo",
-    )  # fmt: skip
-    run.start()
-    assert run.wait(START_S + STEP_S) == 0, run.tail()
-    row = rows(run)[-1]
-    assert abs(row["actor/log_ratio_max"]) < 1e-4
-    assert abs(row["actor/log_ratio_min"]) < 1e-4
-    arrays, _ = read_position_stats(run.directory / "position_stats" / "step_1.npz")
-    std = PositionSums.from_arrays(arrays).positions.std
-    assert np.nanmax(std) < 1e-4
-    assert row["actor/grad_norm"] > 0
 
 
 @pytest.mark.timeout(600)

@@ -11,7 +11,7 @@ from ctpo.methods.windows import ASSUMED_DEVIATION, CalibratedWindow, PositionAd
 from ctpo.positions import PositionStats
 from ctpo.positions.calibration import ASSUMED_TOKENS, Calibration
 from ctpo.records import RunDirectory
-from ctpo.training.trainer import merge_ranks
+from ctpo.training.step_metrics import merge_ranks
 
 LENGTH = 24
 

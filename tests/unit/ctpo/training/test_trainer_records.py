@@ -11,17 +11,8 @@ import torch
 
 from ctpo.positions import PositionStats
 from ctpo.tir.samples import sample_rows
-from ctpo.training.batches import drawn_order, prompt_fold
-from ctpo.training.trainer import _plain, merge_ranks, position_metrics
-
-
-def test_mini_batches_follow_the_prompts_as_drawn_not_the_order_in_which_responses_finished() -> None:
-    drawn = ["c3", "a1", "b2"]
-    in_order = [f"{prompt}_{session}_0" for prompt in drawn for session in range(12)]
-    finished = [in_order[i] for i in np.random.default_rng(0).permutation(36)]
-    assert [finished[i] for i in drawn_order(finished, drawn)] == in_order
-    # A prompt whose trajectories all failed is simply absent.
-    assert drawn_order(["b2_1_0", "c3_0_0", "b2_0_0"], drawn) == [1, 2, 0]
+from ctpo.training.batches import prompt_fold
+from ctpo.training.step_metrics import merge_ranks, plain, position_metrics
 
 
 def test_a_prompt_has_the_same_fold_wherever_it_is_computed() -> None:
@@ -80,7 +71,7 @@ def test_ranks_merge_to_the_sums_of_the_whole_batch() -> None:
 
 
 def test_only_scalars_enter_a_metrics_row() -> None:
-    row = _plain(
+    row = plain(
         {
             "a": torch.tensor(1.5),
             "h": np.float64(0.5),

@@ -1,0 +1,39 @@
+"""What a metrics row takes from a step: scalars of the position statistics, and only what a record can hold."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ctpo.records.position_stats import OWN, PositionSums, Window
+
+
+def position_metrics(sums: PositionSums) -> dict[str, float]:
+    """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
+    cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
+    total = max(int(cells.count.sum()), 1)
+    windows: dict[str, Window] = {"own": OWN, "fixed": fixed, "adaptive": adaptive}
+    return {
+        f"position/clip_fraction_{name}": float(sum(side.sum() for side in cells.clip_counts(window)) / total)
+        for name, window in windows.items()
+    }
+
+
+def merge_ranks(per_rank: Sequence[PositionSums | None]) -> PositionSums:
+    """The sums of all training processes as one; None from those that repeat another's sequences."""
+    return functools.reduce(PositionSums.__add__, (own for own in per_rank if own is not None))
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Only what a record holds: numbers as Python numbers."""
+    scalars = {}
+    for name, value in row.items():
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic) and np.asarray(value).size == 1:
+            value = value.item()
+        if isinstance(value, int | float | bool | str):
+            scalars[name] = value
+    return scalars
