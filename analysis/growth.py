@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.position_sums import PositionSums, Sums, Window, histogram_edges
 from analysis.statistics.histograms import robust_scale
@@ -14,19 +14,33 @@ from analysis.statistics.intervals import FloatArray, Interval, t_interval, wide
 from analysis.statistics.jackknife import delete_group_jackknife
 from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
 
+#: A bin takes no part in fits where its spread before the policy has moved is more than this share of that afterwards.
+NOISE_SHARE = 0.2
+#: At most this many steps, evenly spread over a run, stand for all of it.
+MAX_STEPS = 12
+#: Positions of the local exponents: first and last, the last one exclusive.
+RANGES = ((1, 16), (16, 64), (64, None))
+
 
 @dataclass(frozen=True)
 class Growth:
-    """Per position bin (`[bins]`), for bins that hold tokens; fits over all of them.
+    """Per position bin (`[bins]`), for bins that hold tokens; fits over those that are not `noisy`.
 
     Attributes:
         positions: mean position of the bin's tokens.
         responses: tokens per position, averaged over the bin: how many responses are still going on.
         std: pooled over the bin, with its interval.
         robust: IQR / 1.349.
-        predicted: what `std` would be if increments were uncorrelated: root of their summed variances.
+        predicted: root of the increments' summed variances. `std` follows it if increments are uncorrelated, and as
+            volatile in responses that end early as in others.
+        within: as `std`, about the mean of each update instead of the mean of all.
+        noise: of the first update, before the policy has moved.
+        noisy: bool, where `noise` is more than `NOISE_SHARE` of `std`.
+        fitted: `sigma * t**exponent`, pooled over the bin as `std` is.
         sigma: of `sigma * sqrt(t)`, with its interval.
         free: `(sigma, exponent)` of `sigma * t**exponent`, each with its interval.
+        within_exponent: of `within`.
+        against_increments: `std` over `predicted`, root mean square over all tokens, with its interval.
         groups: prompt groups behind the intervals; 0 where the records give none.
     """
 
@@ -35,42 +49,82 @@ class Growth:
     std: Interval
     robust: FloatArray
     predicted: FloatArray
+    within: FloatArray
+    noise: FloatArray
+    noisy: NDArray[np.bool_]
+    fitted: FloatArray
     sigma: Interval
     free: tuple[Interval, Interval]
+    within_exponent: float
+    against_increments: Interval
     groups: int
+
+    @property
+    def misfit(self) -> FloatArray:
+        """`std / fitted - 1`, by bin."""
+        return self.std.estimate / self.fitted - 1
 
 
 @lru_cache(maxsize=64)
 def measure_growth(sums: PositionSums) -> Growth:
-    """Everything about the spread of one step's cumulative log-ratio.
+    """Everything about the spread of one step's cumulative log-ratio, or of several steps' that were added up.
 
     Intervals are clustered by prompt; of several seeds, by seed where that is wider. So are all in this module.
     """
     binned = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width)
     bins = sums.bins
     filled = bins.count > 1
-    weights = bins.count.astype(np.float64)
+    noise = np.nan_to_num(sums.updates[:1].total().std)
+    noisy = noise > NOISE_SHARE * np.nan_to_num(bins.std)
     without, sizes = leave_one_out(sums)
     std = delete_group_jackknife(bins.std, without.std, sizes)
-    fits = np.array([_fits(without[group], binned) for group in range(len(sizes))]).reshape(-1, 3)
-    whole = np.array(_fits(bins, binned))
+    whole, parts = (_fits(cells, binned, noisy) for cells in (bins, without))
     seeds = [measure_growth(seed) for seed in sums.seeds]
-    by_seed = np.array([[seed.sigma.estimate, seed.free[0].estimate, seed.free[1].estimate] for seed in seeds])
-    sigma, free_sigma, exponent = (
-        wider(delete_group_jackknife(whole[column], fits[:, column], sizes.sum(1)), by_seed.reshape(-1, 3)[:, column])
-        for column in range(3)
+    by_seed = [
+        [seed.sigma.estimate for seed in seeds],
+        [seed.free[0].estimate for seed in seeds],
+        [seed.free[1].estimate for seed in seeds],
+        [seed.against_increments.estimate for seed in seeds],
+    ]
+    sigma, free_sigma, exponent, ratio = (
+        wider(delete_group_jackknife(estimate, part, sizes.sum(1)), np.array(one))
+        for estimate, part, one in zip(whole, parts, by_seed, strict=True)
     )
     std = wider(std, np.array([seed.bins.std for seed in sums.seeds]))
+    within = _within_updates(sums)
+    weights = np.where(noisy, 0.0, bins.count)
     return Growth(
-        binned.centres[filled],
-        (weights / sums.bin_width)[filled],
-        Interval(std.estimate[filled], np.maximum(std.low, 0.0)[filled], std.high[filled]),
-        robust_scale(sums.histogram[0], histogram_edges())[filled],
-        _predicted_std(sums.positions, binned)[filled],
-        sigma,
-        (free_sigma, exponent),
-        len(sizes),
+        positions=binned.centres[filled],
+        responses=(bins.count / sums.bin_width)[filled],
+        std=Interval(std.estimate[filled], np.maximum(std.low, 0.0)[filled], std.high[filled]),
+        robust=robust_scale(sums.histogram[0], histogram_edges())[filled],
+        predicted=_predicted_std(sums.positions, binned)[filled],
+        within=within[filled],
+        noise=noise[filled],
+        noisy=noisy[filled],
+        fitted=(free_sigma.estimate * np.exp(binned.log_growth(np.nan_to_num(exponent.estimate))))[filled],
+        sigma=sigma,
+        free=(free_sigma, exponent),
+        within_exponent=float(fit_power_law(within, weights, binned).exponent),
+        against_increments=ratio,
+        groups=len(sizes),
     )
+
+
+def local_exponents(sums: PositionSums) -> list[Interval]:
+    """Exponent of the spread by single positions, in each of `RANGES`; bounds from seeds, where there are several."""
+    found = []
+    for first, last in RANGES:
+        part = slice(first - 1, None if last is None else last - 1)
+
+        def exponent(one: PositionSums, part: slice = part) -> float:
+            positions = BinnedPositions(one.positions.count.astype(np.float64), 1)
+            weights = np.zeros(len(positions.counts))
+            weights[part] = positions.counts[part]
+            return float(fit_power_law(one.positions.std, weights, positions).exponent)
+
+        found.append(t_interval(exponent(sums), np.array([exponent(seed) for seed in sums.seeds])))
+    return found
 
 
 def clip_rates(sums: PositionSums, window: Window, side: str = "both") -> Interval:
@@ -137,26 +191,6 @@ def _unevenness(cells: Sums, window: Window, positions: FloatArray) -> tuple[Flo
     return slope, variation
 
 
-#: Consecutive groups of steps whose means count as independent: neighbouring steps do not.
-STEP_BATCHES = 5
-
-
-def exponent_over_steps(by_seed: Sequence[Sequence[Growth]]) -> Interval:
-    """Mean exponent over the steps of all seeds (`by_seed[seed][step]`), with steps and seeds as units.
-
-    Of several seeds the seeds are the units; of one, batches of consecutive steps, whose scatter holds that of
-    the prompts as well. NaN bounds where there are too few steps.
-    """
-    exponents = [np.array([float(growth.free[1].estimate) for growth in growths]) for growths in by_seed]
-    means = np.array([np.nanmean(one) if np.isfinite(one).any() else np.nan for one in exponents])
-    estimate = float(np.mean(means))
-    if len(means) > 1:
-        return t_interval(estimate, means)
-    found = exponents[0][np.isfinite(exponents[0])]
-    batches = [batch.mean() for batch in np.array_split(found, STEP_BATCHES)] if len(found) >= STEP_BATCHES else []
-    return t_interval(estimate, np.array(batches))
-
-
 def leave_one_out(sums: PositionSums) -> tuple[Sums, FloatArray]:
     """Sums without one group of prompts, and that group's tokens, each `[groups, bins]`.
 
@@ -176,7 +210,28 @@ def _predicted_std(positions: Sums, binned: BinnedPositions) -> FloatArray:
         return np.sqrt(binned.per_bin(positions.count * variance) / binned.per_bin(binned.counts))
 
 
-def _fits(cells: Sums, binned: BinnedPositions) -> tuple[float, float, float]:
-    std, weights = cells.std, cells.count.astype(np.float64)
+def _within_updates(sums: PositionSums) -> FloatArray:
+    """Standard deviation about each update's own mean, `[bins]`: variances averaged by their degrees of freedom."""
+    later = sums.updates[1:]
+    freedom = np.maximum(later.count - 1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt((freedom * np.nan_to_num(later.std**2)).sum(0) / freedom.sum(0))
+
+
+def _fits(cells: Sums, binned: BinnedPositions, noisy: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
+    """sigma of the square root, sigma and exponent of the power, and the spread against the increments', `[...]`."""
+    std, weights = cells.std, np.where(noisy, 0.0, cells.count)
     free = fit_power_law(std, weights, binned)
-    return fit_scale(std, weights, binned.growth(0.5)), free.sigma, free.exponent
+    return fit_scale(std, weights, binned, 0.5), free.sigma, free.exponent, _against_increments(cells, binned.width)
+
+
+def _against_increments(cells: Sums, width: int) -> FloatArray:
+    """Root of the tokens' variances over that of the variances predicted from increments, from bins alone.
+
+    Increments of a bin's positions count as equally volatile; so does the prediction of the prompts left out.
+    """
+    volatility = np.nan_to_num(cells.token_variance)
+    predicted = width * (np.cumsum(volatility, -1) - volatility) + (width + 1) / 2 * volatility
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = (cells.count * np.nan_to_num(cells.std**2)).sum(-1)
+        return np.sqrt(observed / (cells.count * predicted).sum(-1))

@@ -174,7 +174,7 @@ class Sweep:
         if not found:
             raise NothingToShow(
                 f"the position statistics of {model}/{method} hold no update but the first of a step, "
-                "whose ratios are 1; a step needs two mini-batch updates or more"
+                "which comes before the policy has moved; a step needs two mini-batch updates or more"
             )
         return found
 

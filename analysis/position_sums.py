@@ -11,7 +11,7 @@ import numpy as np
 from ctpo.records import RecordError
 from ctpo.records.position_stats import OWN, PositionSums, Sums, Window, histogram_edges
 
-__all__ = ["ADAPTIVE", "FIXED", "OWN", "PositionSums", "Sums", "Window", "histogram_edges", "pooled"]
+__all__ = ["ADAPTIVE", "FIXED", "OWN", "PositionSums", "Sums", "Window", "histogram_edges", "over_steps", "pooled"]
 
 FIXED = {"kind": "RatioWindow", "low": 0.5, "high": 5.0}
 ADAPTIVE = {"kind": "PositionAdaptiveWindow", "eps_low": 0.025, "eps_high": 0.05, "power": 0.5}
@@ -33,3 +33,13 @@ def pooled(steps: Sequence[PositionSums]) -> PositionSums:
         whole.layout.windows,
     )
     return replace(whole, folds=apart, seeds=tuple(steps) if len(steps) > 1 else ())
+
+
+def over_steps(steps: Sequence[PositionSums]) -> PositionSums:
+    """Steps of the same runs as one. A fold holds the same prompts in every step, so it stays one group.
+
+    Steps that not every seed recorded are left out.
+    """
+    seeds = max(len(step.seeds) for step in steps)
+    complete = [step.seeds or (step,) for step in steps if len(step.seeds) == seeds]
+    return pooled([reduce(PositionSums.__add__, own) for own in zip(*complete, strict=True)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.artifacts import Artifact
 from analysis.figures import exponents, figure1, figure1_sides, figure2, heat_maps, swept, theory
-from analysis.tables import claims, clip_uniformity, table1, table2, table2_differences, table3
+from analysis.tables import claims, clip_uniformity, growth_laws, table1, table2, table2_differences, table3
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ OF_RUNS = (
     Entry("table3", table3.make),
     Entry("swept", swept.make),
     Entry("exponents", exponents.make),
+    Entry("growth_laws", growth_laws.make),
     Entry("figure1_sides", figure1_sides.make, each_method=True),
     Entry("clip_uniformity", clip_uniformity.make),
     Entry("heat_maps", heat_maps.make, each_method=True),

@@ -10,19 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.artifacts import Artifact
-from analysis.growth import Growth, exponent_over_steps, measure_growth
+from analysis.growth import MAX_STEPS, Growth, measure_growth
 from analysis.inputs import NothingToShow, Sweep
+from analysis.position_sums import over_steps
 from analysis.statistics.intervals import Interval
 from ctpo.records import RunRecord
 
-#: At most this many steps are fitted, evenly spread over the run.
-MAX_STEPS = 12
 MAX_COLUMNS = 3
 _CAPTION = (
     "Exponent b of the fit sigma t^b to the standard deviation of log rho_t, by training step. Points: all seeds "
     "pooled, bars: 95 % interval clustered by prompt (by seed where that is wider); faint: single seeds. Above each "
-    "panel: b over the steps shown; the units of this interval are the seeds or, of a single seed, batches of "
-    "consecutive steps. Dashed: 0.5, the square-root law. Bars may end outside of the panel."
+    "panel: b of the steps shown, their sums added up before the fit, which is biased less than a mean of the points. "
+    "Dashed: 0.5, the square-root law. Bars may end outside of the panel."
 )
 
 
@@ -57,8 +56,8 @@ def make(sweep: Sweep, model: str) -> Artifact:
 
 def _fits(
     sweep: Sweep, model: str, method: str
-) -> tuple[list[RunRecord], list[tuple[int, Growth, tuple[Growth, ...]]], Interval | None]:
-    """Runs; step, fit over all seeds and fit of each seed; the exponent over all steps that every seed has."""
+) -> tuple[list[RunRecord], list[tuple[int, Growth, tuple[Growth, ...]]], Interval]:
+    """Runs; step, fit over all seeds and fit of each seed; the exponent of all steps together."""
     runs, loaded = sweep.sums_over_training(model, method, MAX_STEPS)
     levels = [
         (step, growth, tuple(measure_growth(seed) for seed in sums.seeds or (sums,)))
@@ -67,14 +66,10 @@ def _fits(
     ]
     if len(levels) < 2:
         raise NothingToShow(f"fewer than two steps of {model}/{method} whose spread can be fitted")
-    # A step that only some seeds could record has no place among the levels.
-    complete = [seeds for _, _, seeds in levels if len(seeds) == len(runs)]
-    return runs, levels, exponent_over_steps(list(zip(*complete, strict=True))) if complete else None
+    return runs, levels, measure_growth(over_steps([sums for _, sums in loaded])).free[1]
 
 
-def _draw(
-    axis: Any, method: str, levels: list[tuple[int, Growth, tuple[Growth, ...]]], overall: Interval | None
-) -> None:
+def _draw(axis: Any, method: str, levels: list[tuple[int, Growth, tuple[Growth, ...]]], overall: Interval) -> None:
     look, seeds = style.look(method), max(len(single) for _, _, single in levels)
     axis.axhline(0.5, color=style.SQUARE_ROOT_COLOUR, ls="--", lw=1, zorder=1)
     complete = [(step, single) for step, _, single in levels if len(single) == seeds]
@@ -85,8 +80,7 @@ def _draw(
     estimate, low, high = (np.array([growth.free[1][part] for _, growth, _ in levels]) for part in range(3))
     bars = np.nan_to_num(np.abs(np.array([estimate - low, high - estimate])))
     axis.errorbar(steps, estimate, yerr=bars, fmt=look.marker, color=look.colour, ms=3, elinewidth=0.8)
-    over = "" if overall is None else f"\n$b$ = {overall.text()}"
-    axis.set_title(f"{style.wrapped(look.label)}{over}", loc="left")
+    axis.set_title(f"{style.wrapped(look.label)}\n$b$ = {overall.text()}", loc="left")
     axis.set_xlabel("training step")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 

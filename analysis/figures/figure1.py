@@ -60,14 +60,16 @@ MAX_POINTS = 25
 LEAST_SHARE, LEAST_RESPONSES = 0.02, 3.0
 
 _CAPTION = (
-    "Top: standard deviation of the cumulative log-ratio over the responses that reach a position "
-    "(pooled over a bin of positions; bars or band: 95 % interval, delete-a-group jackknife over "
-    "prompts), the weighted least-squares fits sigma sqrt(t) and sigma t^b (weights: tokens), the "
-    "robust scale IQR/1.349, and the root of the summed variances of the increments, which the points "
-    "would follow if increments were uncorrelated. Grey, right axis: responses that reach the position. "
-    "Bottom: share of tokens that each window would clip in this same run, whatever window the run "
-    "trained with. The first update of each step, whose ratios are exactly 1, is left out. Bins that fewer than 2 % of "
-    "the responses, or fewer than 3, reach are not drawn; bars may end outside of the panel. Both are in the CSV."
+    "Top: standard deviation of the cumulative log-ratio over the responses that reach a position (pooled over "
+    "a bin of positions; bars or band: 95 % interval, delete-a-group jackknife over prompts), the fits sigma "
+    "sqrt(t) and sigma t^b (least squares of the logarithms, weights: tokens; shaded: the second +-20 %), the "
+    "robust scale IQR/1.349, and the root of the summed variances of the increments. The points follow that "
+    "root if increments are uncorrelated and as volatile in responses that end early as in others. Grey, right "
+    "axis: responses that reach the position. Noise floor: the first update of each step, before the policy has"
+    " moved; it is in no other curve, and bins where it exceeds a fifth of the points are hollow and not "
+    "fitted. Bottom: share of tokens that each window would clip in this same run, whatever window the run "
+    "trained with. Bins that fewer than 2 % of the responses, or fewer than 3, reach are not drawn; bars may "
+    "end outside of the panel. Both are in the CSV."
 )
 
 
@@ -84,12 +86,16 @@ def _draw_spread(axis: Any, growth: Growth) -> Any:
     robust = {"marker": "x", "ls": "", "ms": 3.5, "mew": 0.9} if few else {"ls": (0, (6, 1, 1, 1)), "lw": 0.8}
     axis.plot(at, growth.robust[shown], color=style.GREY, label="IQR / 1.349", **robust)
     draw_points(axis, at, spread, color="black", marker="o", label=r"std of $\log\rho_t$")
+    hollow = growth.noisy[shown]
+    axis.plot(at[hollow], spread.estimate[hollow], "o", color="white", mec="black", ms=2.6, zorder=4)
+    axis.plot(at, growth.noise[shown], "-", color=style.GREY, lw=0.8, label="noise floor")
     # Fits lie over a line, but under points.
     fits = {"zorder": 1.9 if few else 2.5}
     square_root = float(growth.sigma.estimate) * np.sqrt(at)
-    sigma, exponent = (float(part.estimate) for part in growth.free)
+    power = growth.fitted[shown]
     axis.plot(at, growth.predicted[shown], ":", color=style.GREY, label="from variances of increments", **fits)
-    axis.plot(at, sigma * at**exponent, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits)
+    axis.fill_between(at, 0.8 * power, 1.2 * power, color=style.POWER_LAW_COLOUR, alpha=0.12, lw=0)
+    axis.plot(at, power, "-", color=style.POWER_LAW_COLOUR, label=r"fit $\sigma t^{b}$", **fits)
     axis.plot(at, square_root, "--", color=style.SQUARE_ROOT_COLOUR, label=r"fit $\sigma\sqrt{t}$", **fits)
     return counts
 
@@ -159,10 +165,22 @@ def _label(figure: Any, axes: Any, counts_axes: list[Any]) -> None:
 
 
 def _fit_sentence(step: int, growth: Growth, sums: PositionSums) -> str:
+    ratio = growth.against_increments.text()
     return (
-        f"Step {step}: sigma = {growth.sigma.text(4)} (sqrt law), b = {growth.free[1].text(3)}, "
+        f"Step {step}: sigma = {growth.sigma.text(4)} (sqrt law), b = {growth.free[1].text(3)} ({_misfit(growth)}), "
+        f"b = {growth.within_exponent:.3f} about the mean of each update, std {ratio} times that from increments, "
         f"n = {sums.responses} responses, {growth.groups} prompt groups."
     )
+
+
+def _misfit(growth: Growth) -> str:
+    """Where the points lie farthest below and above the fitted power."""
+    shown = drawn_bins(growth.responses) & ~growth.noisy & np.isfinite(growth.misfit)
+    if not shown.any():
+        return "no fit"
+    at, misfit = growth.positions[shown], 100 * growth.misfit[shown]
+    ends = (int(np.argmin(misfit)), int(np.argmax(misfit)))
+    return "points " + " to ".join(f"{misfit[end]:+.0f} % of it at t = {at[end]:.0f}" for end in ends)
 
 
 def _numbers(step: int, growth: Growth, rates: dict[str, Interval]) -> pd.DataFrame:
@@ -176,9 +194,17 @@ def _numbers(step: int, growth: Growth, rates: dict[str, Interval]) -> pd.DataFr
         "robust_scale": growth.robust,
         "predicted_from_increments": growth.predicted,
         "fit_sqrt": float(growth.sigma.estimate) * np.sqrt(growth.positions),
-        "fit_power": float(growth.free[0].estimate) * growth.positions ** float(growth.free[1].estimate),
+        "fit_power": growth.fitted,
+        "within_updates": growth.within,
+        "noise_floor": growth.noise,
+        "fitted": ~growth.noisy,
     }
-    fits = (("sigma_sqrt", growth.sigma), ("sigma_power", growth.free[0]), ("exponent", growth.free[1]))
+    fits = (
+        ("sigma_sqrt", growth.sigma),
+        ("sigma_power", growth.free[0]),
+        ("exponent", growth.free[1]),
+        ("std_over_increments", growth.against_increments),
+    )
     intervals = [*((f"clip_rate_{name}", rate) for name, rate in rates.items()), *fits]
     for name, interval in intervals:
         columns |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -17,9 +17,9 @@ from analysis.position_sums import ADAPTIVE, PositionSums, Sums
 MAX_STEPS = 40
 
 _CAPTION = (
-    "Left: standard deviation of the cumulative log-ratio; right: share of tokens that the adaptive "
-    "window clips. Top: by training step, updates pooled (the first left out). Bottom: by mini-batch "
-    "update within step {last}; the first update's ratios are exactly 1. Colours follow the square root, so that "
+    "Left: standard deviation of the cumulative log-ratio; right: share of tokens that the adaptive window "
+    "clips. Top: by training step, updates pooled (the first left out). Bottom: by mini-batch update within "
+    "step {last}; the first update comes before the policy has moved. Colours follow the square root, so that "
     "one wild step does not hide the others. Cells with fewer than {least} tokens are blank."
 )
 LEAST_TOKENS = 20

@@ -19,7 +19,9 @@ def delete_group_jackknife(
     """Delete-a-group jackknife (Kott 2001): variance (G - 1) / G times the summed squares of the changes.
 
     Changes are taken from the estimate itself, not from their mean, and groups may differ in size; both make
-    the interval wider rather than narrower.
+    the interval wider rather than narrower. A few groups often make up most of the variance, and then it is known
+    as badly as from those few alone: Student's t has as many degrees of freedom as the squares count for,
+    `(sum of squares)**2 / (sum of their squares)`, which is G where all groups weigh alike, and at most G - 1.
 
     Args:
         estimate: from all data, shape `[...]`.
@@ -27,15 +29,17 @@ def delete_group_jackknife(
         sizes: size of group j, `[groups]` or `[groups, ...]`; groups of size 0 do not count.
 
     Returns:
-        The estimate with Student's t bounds, one degree of freedom less than groups; NaN below 2 groups.
+        The estimate with Student's t bounds; NaN below 2 groups.
     """
     estimate = np.asarray(estimate, dtype=np.float64)
     if sizes.ndim == 1:
         sizes = sizes.reshape(-1, *[1] * estimate.ndim)
     present = np.broadcast_to(sizes > 0, without.shape)
     groups = present.sum(0)
-    squares = np.where(present, (without - estimate) ** 2, 0.0).sum(0)
-    error = np.sqrt((groups - 1) / np.maximum(groups, 1) * squares)
-    half = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(groups - 1, 1)) * error
-    half = np.where(groups >= 2, half, np.nan)
+    squares = np.where(present, (without - estimate) ** 2, 0.0)
+    error = np.sqrt((groups - 1) / np.maximum(groups, 1) * squares.sum(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        counted = np.nan_to_num(squares.sum(0) ** 2 / (squares**2).sum(0), nan=1.0)
+    freedom = np.clip(counted, 1.0, np.maximum(groups - 1, 1))
+    half = np.where(groups >= 2, stats.t.ppf(0.5 + LEVEL / 2, freedom) * error, np.nan)
     return Interval(estimate, estimate - half, estimate + half)

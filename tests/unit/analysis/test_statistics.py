@@ -24,20 +24,21 @@ from analysis.statistics.resampling import (
 from analysis.statistics.seeds import seed_band
 
 
-def test_jackknife_of_a_mean_with_equal_groups_is_the_t_interval_of_group_means() -> None:
+def test_jackknife_of_a_mean_has_the_standard_error_of_group_means_and_counts_the_groups_that_matter() -> None:
     groups = np.array([1.0, 2.0, 4.0, 9.0])
     without = np.array([np.delete(groups, j).mean() for j in range(4)])
     interval = delete_group_jackknife(groups.mean(), without, np.full(4, 5.0))
-    half = stats.t.ppf(0.975, 3) * groups.std(ddof=1) / 2
+    # Deviations -3, -2, 0, 5: degrees of freedom (9 + 4 + 25)^2 / (81 + 16 + 625) = 2.
+    half = stats.t.ppf(0.975, 2) * groups.std(ddof=1) / 2
     assert interval.estimate == 4.0
     assert interval.low == pytest.approx(4.0 - half)
     assert interval.high == pytest.approx(4.0 + half)
 
 
 def test_jackknife_of_unequal_groups_matches_its_formula_by_hand() -> None:
-    # Deleting the groups changes the estimate by 1, 0 and -2: (3 - 1) / 3 * (1 + 0 + 4).
+    # Deleting the groups changes the estimate by 1, 0 and -2: (3 - 1) / 3 * (1 + 0 + 4), and (1 + 4)^2 / (1 + 16).
     interval = delete_group_jackknife(5.0, np.array([6.0, 5.0, 3.0]), np.array([2.0, 5.0, 3.0]))
-    half = stats.t.ppf(0.975, 2) * np.sqrt(10 / 3)
+    half = stats.t.ppf(0.975, 25 / 17) * np.sqrt(10 / 3)
     assert (interval.low, interval.high) == (pytest.approx(5.0 - half), pytest.approx(5.0 + half))
 
 
@@ -71,9 +72,27 @@ def test_an_exact_power_law_is_recovered_exactly(exponent: float) -> None:
     assert fit.sigma == pytest.approx(0.03, rel=1e-5)
 
 
-def test_scale_is_weighted_least_squares_by_hand() -> None:
-    # minimise 1 (1 - s)^2 + 2 (5 - 2 s)^2: s = (1 + 2*5*2) / (1 + 2*4)
-    assert fit_scale(np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(21 / 9)
+def test_jackknife_has_all_degrees_of_freedom_only_where_groups_weigh_alike() -> None:
+    interval = delete_group_jackknife(0.0, np.array([1.0, -1.0, 1.0, -1.0]), np.ones(4))
+    assert interval.high == pytest.approx(stats.t.ppf(0.975, 3) * np.sqrt(3 / 4 * 4))
+
+
+def test_scale_is_weighted_least_squares_of_logarithms_by_hand() -> None:
+    # minimise 1 (log(1 / s))^2 + 2 (log(5 / (2 s)))^2: log s = 2 log(5 / 2) / 3
+    positions = BinnedPositions(np.array([1.0, 2.0]), 1)
+    found = fit_scale(np.array([1.0, 5.0]), np.array([1.0, 2.0]), positions, 1.0)
+    assert found == pytest.approx(2.5 ** (2 / 3))
+
+
+def test_many_fits_at_once_are_the_fits_one_by_one() -> None:
+    positions = BinnedPositions(np.arange(100.0, 0.0, -1.0), 8)
+    generator = np.random.default_rng(0)
+    std = 0.03 * positions.growth(0.6) * np.exp(0.2 * generator.normal(size=(5, positions.bins)))
+    weights = generator.random((5, positions.bins)) * (generator.random((5, positions.bins)) > 0.2)
+    together = fit_power_law(std, weights, positions)
+    alone = [fit_power_law(one, weight, positions) for one, weight in zip(std, weights, strict=True)]
+    np.testing.assert_allclose(together.exponent, [fit.exponent for fit in alone], rtol=1e-12)
+    np.testing.assert_allclose(together.sigma, [fit.sigma for fit in alone], rtol=1e-12)
 
 
 def test_fits_without_enough_bins_or_spread_are_nan_not_numbers() -> None:
