@@ -109,6 +109,12 @@ class PositionStats(Shape):
     max_updates: Annotated[int, Field(ge=1, le=10**6)]
 
 
+class RolloutSeeds(Shape):
+    """The top-level `rollout` node."""
+
+    seeded: bool
+
+
 class Method(Part):
     """`ctpo.methods` checks the parts of a method."""
 
@@ -249,6 +255,7 @@ class Request(Part):
 
     run: Run
     tir: Annotated[dict[str, Any], AfterValidator(_tir)]
+    rollout: RolloutSeeds
     method: Method
     records: Records
     evaluation: Evaluation | None = None

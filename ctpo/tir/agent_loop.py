@@ -48,7 +48,8 @@ class TirAgentLoop(AgentLoopBase):
             sampling_params: vLLM's, without a length limit; each turn may use what is left of the response. A
                 `seed` in it is the trajectory's: each turn samples with one derived from it.
             priority: scheduling priority of the trajectory's requests.
-            **kwargs: the dataset row; `raw_prompt` holds the system and the user message.
+            **kwargs: the dataset row; `raw_prompt` holds the system and the user message, `session_id` (0 if absent)
+                is the sample's index among those of its prompt.
 
         Returns:
             Ids, mask and log-probabilities of the response, and the `tir_*` record in `extra_fields`.
@@ -78,6 +79,7 @@ class TirAgentLoop(AgentLoopBase):
             "tir_model_tokens": sum(trajectory.mask),
             "tir_answer": answer,
             "tir_wall_s": time.perf_counter() - started,
+            "tir_sample_index": int(kwargs.get("session_id", 0)),
         }
         return _output(trajectory)
 

@@ -27,6 +27,7 @@ RECORD_FIELDS = (
     "tir_model_tokens",
     "tir_answer",
     "tir_wall_s",
+    "tir_sample_index",
     "problem_id",
 )
 

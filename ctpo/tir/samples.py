@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,15 +11,13 @@ from typing import Any
 def sample_rows(
     step: int,
     data_sources: Sequence[str],
-    sample_uids: Sequence[str],
     reward_extra_infos: Mapping[str, Sequence[Any]],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows by benchmark, one for each evaluated sample.
+    """Rows by benchmark, one for each evaluated sample, in the order of problem and sample index.
 
     Args:
         step: training step of the evaluated policy.
         data_sources: benchmark of each sample.
-        sample_uids: equal for the samples of one problem.
         reward_extra_infos: verl's lists, `score` and `sample` (`ctpo.tir.reward`) among them.
 
     Raises:
@@ -30,23 +28,45 @@ def sample_rows(
             "reward.custom_reward_function returned no `sample` field; samples/ cannot be written. "
             "Return what ctpo.tir.reward.compute_score returns"
         )
-    drawn: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for benchmark, uid, score, sample in zip(
-        data_sources, sample_uids, reward_extra_infos["score"], reward_extra_infos["sample"], strict=True
+    for benchmark, score, sample in zip(
+        data_sources, reward_extra_infos["score"], reward_extra_infos["sample"], strict=True
     ):
-        rows[benchmark].append(sample_row(step, drawn[uid], score, sample))
-        drawn[uid] += 1
-    return dict(rows)
+        rows[benchmark].append(sample_row(step, score, sample))
+    return {
+        benchmark: sorted(found, key=lambda row: (row["problem_id"], row["sample_index"]))
+        for benchmark, found in rows.items()
+    }
 
 
-def sample_row(step: int, sample_index: int, score: float, sample: str) -> dict[str, Any]:
+def named_order(data_sources: Sequence[str], samples: Sequence[str]) -> list[int]:
+    """Indices that put samples into the order of benchmark, problem and sample index.
+
+    verl hands them over as they finished. What it computes from them (bootstraps, votes, sums) depends on the order.
+
+    Args:
+        data_sources: benchmark of each sample.
+        samples: the `sample` that the reward function returned for each.
+    """
+    fields = [json.loads(sample) for sample in samples]
+    return sorted(
+        range(len(samples)),
+        key=lambda i: (data_sources[i], str(fields[i]["problem_id"]), int(fields[i]["tir_sample_index"])),
+    )
+
+
+def taken(values: Sequence[Any], order: Sequence[int]) -> list[Any]:
+    """`values` in that order."""
+    return [values[i] for i in order]
+
+
+def sample_row(step: int, score: float, sample: str) -> dict[str, Any]:
     """The row of one sample, from its score and the `sample` that the reward function returned for it."""
     fields = json.loads(sample)
     return {
         "step": step,
         "problem_id": str(fields["problem_id"]),
-        "sample_index": sample_index,
+        "sample_index": int(fields["tir_sample_index"]),
         "score": float(score),
         "answer": fields["tir_answer"],
         "model_tokens": int(fields["tir_model_tokens"]),

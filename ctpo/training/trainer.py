@@ -30,7 +30,7 @@ from ctpo.positions.wandb_plot import position_plots
 from ctpo.records import RunDirectory, Stopped, stop_reason
 from ctpo.records.position_stats import PositionSums
 from ctpo.records.progress import set_phase
-from ctpo.tir.samples import sample_rows
+from ctpo.tir.samples import named_order, sample_rows, taken
 from ctpo.training import checkpoints, resume
 from ctpo.training.actor_config import method_from_config
 from ctpo.training.batches import balanced_shares, mini_batches, prompt_fold
@@ -256,16 +256,20 @@ class RecordingTrainer(PPOTrainerSync):
         sample_turns: Any,
         expected_acc_counts: Any,
     ) -> dict[str, float]:
-        by_benchmark = sample_rows(self.global_steps, data_sources, sample_uids, reward_extra_infos_dict)
+        by_benchmark = sample_rows(self.global_steps, data_sources, reward_extra_infos_dict)
         drawn = sum(len(rows) for rows in by_benchmark.values())
         self._refuse_losses("evaluation at", drawn, sum(expected_acc_counts.values()), allowed=0.0)
         for benchmark, rows in by_benchmark.items():
             self.records.write_samples(benchmark, self.global_steps, rows)
-        numeric = {name: reward_extra_infos_dict[name] for name in ("reward", "acc") if name in reward_extra_infos_dict}
+        order = named_order(data_sources, reward_extra_infos_dict["sample"])
+        numeric = {
+            name: taken(values, order) for name, values in reward_extra_infos_dict.items() if name in ("reward", "acc")
+        }
         scores = [row["score"] for rows in by_benchmark.values() for row in rows]
         if self._saved_step == self.global_steps:
             checkpoints.keep_if_best(self._checkpoints, self.global_steps, sum(scores) / len(scores))
-        return super()._val_metrics_update(data_sources, sample_uids, numeric, sample_turns, expected_acc_counts)
+        sources, uids = taken(data_sources, order), taken(sample_uids, order)
+        return super()._val_metrics_update(sources, uids, numeric, sample_turns, expected_acc_counts)
 
 
 class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):

@@ -248,7 +248,7 @@ def _record(evaluation: Evaluation, batches: Any, count: Callable[[int], Any]) -
                 failed.append(outcome)
                 print(f"sample failed: {outcome.key}: {outcome.error}", flush=True)
             else:
-                row = sample_row(step, outcome.key.sample_index, outcome.score, outcome.sample)
+                row = sample_row(step, outcome.score, outcome.sample)
                 rows.setdefault(outcome.key.benchmark, []).append(row)
         for benchmark, new in rows.items():
             evaluation.parts[benchmark].append(new)

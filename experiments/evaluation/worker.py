@@ -129,7 +129,12 @@ class EvaluationWorker(AgentLoopWorker):
         for _ in range(TRIES):
             try:
                 graded = await self._run_agent_loop(
-                    dict(sampling), trajectory, agent_name=rollout.agent.default_agent_loop, trace=False, **request.row
+                    dict(sampling),
+                    trajectory,
+                    agent_name=rollout.agent.default_agent_loop,
+                    trace=False,
+                    session_id=key.sample_index,
+                    **request.row,
                 )
                 return Outcome(key, float(graded["score"]), str(graded["sample"]))
             except Exception as problem:  # of any kind: the server's, the sandbox', the grader's

@@ -52,6 +52,7 @@ SCALED_DOWN: dict[str, dict[str, Any]] = {
         "trainer.n_gpus_per_node": 2,
         "actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "actor_rollout_ref.rollout.enforce_eager": True,
+        "actor_rollout_ref.rollout.enable_chunked_prefill": False,
         "actor_rollout_ref.rollout.free_cache_engine": False,
         "actor_rollout_ref.rollout.enable_sleep_mode": False,
         "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "uni",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from ctpo.records import RunDirectory, find_runs
@@ -13,6 +16,8 @@ from ctpo.records.position_stats import PositionSums
 from .conftest import Run
 
 START_S, STEP_S = 240, 120
+#: Metrics that are times, or follow from them, or say how busy the machine was.
+MEASURED = re.compile(r"time$|timing_|(actor/)?perf/")
 
 
 def rows(run: Run) -> list[dict]:
@@ -21,19 +26,36 @@ def rows(run: Run) -> list[dict]:
     return found
 
 
-@pytest.mark.timeout(1200)
-def test_a_killed_run_resumes_and_its_records_are_complete(new_run: Callable[..., Run]) -> None:
-    run = new_run("trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.test_freq=2")
+def content(run: Run) -> dict[str, Any]:
+    """Every recorded field that is no time and no measure of the machine's load: rows by step, bytes by file."""
+    found: dict[str, Any] = {
+        f"metrics {row['step']}": {name: value for name, value in row.items() if not MEASURED.match(name)}
+        for row in rows(run)
+    }
+    for file in sorted(run.directory.glob("position_stats/*.npz")):
+        found[file.name] = file.read_bytes()
+    for file in sorted(run.directory.glob("samples/*/*.parquet")):
+        found[f"samples {file.name}"] = pd.read_parquet(file).drop(columns="wall_s").to_dict("list")
+    return found
+
+
+@pytest.mark.timeout(1800)
+def test_a_killed_run_resumes_and_its_records_are_those_of_an_undisturbed_one(new_run: Callable[..., Run]) -> None:
+    arguments = ("trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.test_freq=2")
+    run, undisturbed = new_run(*arguments), new_run(*arguments, name="undisturbed")
     run.start()
     run.wait_until(lambda: (run.directory / "position_stats" / "step_3.npz").exists(), START_S + 3 * STEP_S)
     run.kill()
     run.wait_for_no_process(60)
     assert [row["step"] for row in rows(run)] in ([0, 1, 2], [0, 1, 2, 3])
 
+    undisturbed.start()  # both at once: requests arrive in yet another order
     run.start()
     assert run.wait(START_S + 3 * STEP_S) == 0, run.tail()
     run.wait_for_no_process(60)
+    assert undisturbed.wait(START_S + 4 * STEP_S) == 0, undisturbed.tail()
 
+    assert content(run) == content(undisturbed)
     manifest = RunDirectory(run.directory).manifest()
     assert manifest["state"] == "finished"
     assert [restart["step"] for restart in manifest["restarts"]] == [2]

@@ -16,6 +16,8 @@ COMMON = {
     # Ray starts one idle worker a slot ahead of need; slots here are bookkeeping, not cores.
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    # Sets of strings, the grader's too, are then walked in the same order in every run.
+    "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",

@@ -109,6 +109,7 @@ def outcome(key: SampleKey, error: str | None = None) -> Outcome:
         **dict.fromkeys(fields, 1),
         "tir_finish_reason": "answer",
         "tir_answer": "5",
+        "tir_sample_index": key.sample_index,
         "problem_id": key.problem_id,
     }
     return Outcome(key, 1.0, json.dumps(sample), error)

@@ -16,6 +16,7 @@ RECORD = {
     "tir_model_tokens": 57,
     "tir_answer": "12",
     "tir_wall_s": 0.5,
+    "tir_sample_index": 3,
     "problem_id": "p1",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,16 +23,30 @@ def test_seeds_are_fixed_for_all_time() -> None:
     assert turn_seed(5, 0) == 5346294308864735629
 
 
-def test_no_two_samples_share_a_seed() -> None:
-    seeds = {
-        sample_seed(seed, benchmark, problem, index)
-        for seed in range(3)
-        for benchmark in ("a", "b")
-        for problem in ("1", "11", "1, 1")
-        for index in range(40)
-    }
-    assert len(seeds) == 3 * 2 * 3 * 40
+def test_no_two_requests_share_a_seed() -> None:
+    """Two run seeds, steps and validation, problems whose names are alike, samples, turns: all apart."""
+    seeds = [
+        turn_seed(sample_seed(seed, source, problem, index, step), turn)
+        for seed in (0, 1)
+        for step in (None, 0, 1, 11, 304)
+        for source in ("aime25", "deepscaler")
+        for problem in ("1", "11", "1, 1", *(f"{i:016x}" for i in range(30)))
+        for index in range(32)
+        for turn in range(5)
+    ]
+    assert len(set(seeds)) == len(seeds) == 105_600
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_another_process_with_another_hash_seed_derives_the_same_seeds() -> None:
+    code = "from ctpo.tir.seeds import *; print(turn_seed(sample_seed(3, 'a', 'p', 7, 12), 4))"
+    expected = turn_seed(sample_seed(3, "a", "p", 7, 12), 4)
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert int(done.stdout) == expected
 
 
 def test_every_turn_samples_with_its_own_seed(harness: Harness) -> None:

@@ -87,6 +87,26 @@ def test_the_kept_weight_is_live() -> None:
         utils.dispatch_cpu_unquantized_gemm = original
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), [(576, 64), (384, 64), (64, 192), (64, 128)])
+def test_a_row_of_a_product_does_not_depend_on_the_other_rows(outputs: int, inputs: int) -> None:
+    """Alone, among neighbours, and at any place among them: equal bits, at the tiny model's sizes.
+
+    `F.linear` fails this for few rows.
+    """
+    from ctpo.training.platforms.vllm_cpu import ROWS, linear_in_blocks
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, inputs, generator=generator) for n in (3 * ROWS + 5, outputs))
+    whole = linear_in_blocks(x, weight)
+    torch.testing.assert_close(whole, torch.nn.functional.linear(x, weight), rtol=1e-4, atol=1e-4)
+    for rows in (1, 2, 3, 7, ROWS - 1, ROWS, ROWS + 1):
+        for start in (0, 1, 50):
+            assert torch.equal(linear_in_blocks(x[start : start + rows], weight), whole[start : start + rows])
+    shuffled = torch.randperm(len(x), generator=generator)
+    assert torch.equal(linear_in_blocks(x[shuffled], weight), whole[shuffled])
+    assert linear_in_blocks(x[:6].reshape(2, 3, inputs), weight, torch.ones(outputs)).shape == (2, 3, outputs)
+
+
 def test_gloo_is_named_once() -> None:
     code = (
         "import os; os.environ.update(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29511')\n"

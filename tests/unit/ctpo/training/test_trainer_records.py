@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from ctpo.positions import PositionStats
-from ctpo.tir.samples import sample_rows
+from ctpo.tir.samples import named_order, sample_rows, taken
 from ctpo.training.batches import prompt_fold
 from ctpo.training.step_metrics import merge_ranks, plain, position_metrics
 
@@ -30,24 +29,32 @@ def test_folds_are_used_evenly() -> None:
     assert counts.max() < 290
 
 
-def _infos(**changes: Any) -> dict[str, list[Any]]:
-    sample = {
+def _sample(problem: str, index: int) -> str:
+    return json.dumps({
         "tir_turns": 2, "tir_tool_calls": 1, "tir_tool_failures": 0, "tir_finish_reason": "answer",
-        "tir_model_tokens": 40, "tir_answer": "7", "tir_wall_s": 0.5, "problem_id": "p",
-    }  # fmt: skip
-    return {"score": [1.0, 0.0, 1.0], "sample": [json.dumps({**sample, **changes})] * 3}
+        "tir_model_tokens": 40, "tir_answer": "7", "tir_wall_s": 0.5, "tir_sample_index": index, "problem_id": problem,
+    })  # fmt: skip
 
 
-def test_samples_of_a_problem_are_numbered_and_benchmarks_kept_apart() -> None:
-    rows = sample_rows(5, ["a", "a", "b"], ["u", "u", "v"], _infos())
-    assert [(row["sample_index"], row["score"]) for row in rows["a"]] == [(0, 1.0), (1, 0.0)]
+def test_a_sample_keeps_its_index_in_whatever_order_samples_finish_and_benchmarks_are_kept_apart() -> None:
+    infos = {"score": [1.0, 0.0, 1.0], "sample": [_sample("p", 2), _sample("p", 0), _sample("p", 0)]}
+    rows = sample_rows(5, ["a", "a", "b"], infos)
+    assert [(row["sample_index"], row["score"]) for row in rows["a"]] == [(0, 0.0), (2, 1.0)]
     assert rows["b"][0]["sample_index"] == 0
     assert {row["step"] for benchmark in rows.values() for row in benchmark} == {5}
 
 
 def test_a_reward_without_sample_is_refused_with_the_fix() -> None:
     with pytest.raises(ValueError, match="returned no `sample`"):
-        sample_rows(1, ["a"], ["u"], {"score": [1.0]})
+        sample_rows(1, ["a"], {"score": [1.0]})
+
+
+def test_validation_metrics_see_samples_in_one_order_however_they_finished() -> None:
+    names = [(source, problem, index) for source in ("a", "b") for problem in ("p1", "p2") for index in range(12)]
+    for finished in (np.random.default_rng(seed).permutation(len(names)) for seed in range(3)):
+        arrived = taken(names, finished)
+        order = named_order([source for source, _, _ in arrived], [_sample(p, i) for _, p, i in arrived])
+        assert taken(arrived, order) == names
 
 
 def test_ranks_merge_to_the_sums_of_the_whole_batch() -> None:
