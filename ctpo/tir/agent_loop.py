@@ -61,7 +61,8 @@ class TirAgentLoop(AgentLoopBase):
         messages = list(kwargs["raw_prompt"])
         trajectory = Trajectory(await self.ct_build_initial_tokens(messages), self.rollout_config.response_length)
         deterministic = getattr(self.rollout_config, "full_determinism", False)
-        request_id = f"det-{priority}" if deterministic else uuid4().hex
+        # verl then chooses a replica by this name. Its trainer gives all trajectories one priority, thus one replica.
+        request_id = f"det-{sampling_params.get('seed', priority)}" if deterministic else uuid4().hex
         answer = ""
         finish_reason = None
         while finish_reason is None:

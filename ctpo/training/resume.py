@@ -138,7 +138,7 @@ def resume_plan(step: int, last_row: int, test_freq: int, total_steps: int, val_
 
 
 def sampling_seed(run_seed: int, step: int) -> int:
-    """Seed of the rollout engines of a run (re)started at `step`.
+    """Seed of the rollout engines of a run (re)started at `step`; it decides samples where ``rollout.seeded=false``.
 
     An engine begins its random stream anew at each start; without the step, a resumed run would sample with the
     stream of its first steps. verl adds the replica's number, so seeds are spaced by more than any node has.

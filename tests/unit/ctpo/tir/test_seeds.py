@@ -59,3 +59,14 @@ def test_without_a_seed_none_is_sent(harness: Harness) -> None:
     server = harness.script("\\boxed{2}")
     harness.run(server)
     assert all("seed" not in params for _, params in server.requests)
+
+
+def test_with_verls_full_determinism_a_trajectory_is_named_by_its_seed(harness: Harness) -> None:
+    """verl chooses a replica by this name: one name for all would leave the other replicas idle."""
+    names = []
+    for seed in (77, 78):
+        server = harness.script(block("print(1)"), "\\boxed{2}")
+        harness.run(server, sampling={"seed": seed}, rollout={"full_determinism": True})
+        assert len(set(server.request_ids)) == 1, "turns of a trajectory go to one replica"
+        names.append(server.request_ids[0])
+    assert names == ["det-77", "det-78"]

@@ -36,6 +36,7 @@ class ScriptedServer:
     def __init__(self, turns: list[list[int]], log_probs: bool = True, fields: dict[str, Any] | None = None):
         self.turns, self.log_probs, self.fields = list(turns), log_probs, fields or {}
         self.requests: list[tuple[list[int], dict[str, Any]]] = []
+        self.request_ids: list[str] = []
         self.sampled: list[int] = []
         self.values: list[float] = []
         self._value = itertools.count(1)
@@ -44,6 +45,7 @@ class ScriptedServer:
         self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], priority: int = 0
     ) -> TokenOutput:
         self.requests.append((prompt_ids, dict(sampling_params)))
+        self.request_ids.append(request_id)
         ids = self.turns.pop(0)[: sampling_params.pop("max_tokens")]
         values = [-float(next(self._value)) for _ in ids]
         self.sampled += ids
@@ -86,11 +88,14 @@ class Harness:
         tokenizer: Any = None,
         tool: Any = None,
         sampling: dict[str, Any] | None = None,
+        rollout: dict[str, Any] | None = None,
         **tir: Any,
     ) -> AgentLoopOutput:
         config = OmegaConf.create(
             {
-                "actor_rollout_ref": {"rollout": {"prompt_length": 1000, "response_length": response_length}},
+                "actor_rollout_ref": {
+                    "rollout": {"prompt_length": 1000, "response_length": response_length, **(rollout or {})}
+                },
                 "data": {"apply_chat_template_kwargs": {"enable_thinking": False}},
                 "tir": tir,
             }
