@@ -11,17 +11,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctpo.records import Stopped
-from experiments.compose import GROUPS, ComposeError, choices, composed_sweep
+from experiments.compose import GROUPS, choices, composed_sweep
+from experiments.errors import BadRequest
 
 # Exit codes: 0 done, 1 what was started failed, 2 the request is wrong (nothing was started), 3 stopped as asked.
 FAILED, USAGE, STOPPED, INTERRUPTED = 1, 2, 3, 130
 #: Of the file system, and a person's to mend: no right to write, a read-only disk, no room, a file for a folder.
 _PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
            errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)  # fmt: skip
-
-
-class Refused(RuntimeError):
-    """The request is wrong and nothing was started; the message has all problems, one or two lines each."""
 
 
 class RunFailed(RuntimeError):
@@ -33,9 +30,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raises Refused if there are any."""
+    """Raises BadRequest if there are any."""
     if problems:
-        raise Refused("\n".join(f"error: {problem}" for problem in problems))
+        raise BadRequest(*problems)
 
 
 def parsed(text: str, arguments: Sequence[str], *flags: tuple[str, str]) -> argparse.Namespace:
@@ -72,10 +69,8 @@ def ended(main: Callable[[list[str]], int]) -> int:
     """
     try:
         return main(sys.argv[1:])
-    except Refused as refusal:
-        return _said(str(refusal), USAGE)
-    except ComposeError as error:
-        return _said(f"error: {error}", USAGE)
+    except BadRequest as error:
+        return _said(error.report(), USAGE)
     except OmegaConfBaseException as error:
         return _said(f"error: {error.full_key}: {str(error).splitlines()[0]}", USAGE)
     except Stopped as stop:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import resolvers
+from experiments.errors import BadRequest
 
 CONFIGS = Path(__file__).parent / "configs"
 #: Groups that a request chooses from, and where their files lie.
@@ -38,10 +39,6 @@ SWEEP_FILE = "_file"
 PLAIN = ("dry_run", "wait", "preflight")
 
 
-class ComposeError(ValueError):
-    """The arguments ask for what does not exist or cannot be read; the message is one line."""
-
-
 def choices(group: str) -> list[str]:
     """What the group offers; files with a leading underscore are parts of others."""
     return sorted(path.stem for path in GROUPS[group].glob("*.yaml") if not path.stem.startswith("_"))
@@ -51,7 +48,7 @@ def composed(arguments: Sequence[str]) -> DictConfig:
     """The configuration of one run.
 
     Raises:
-        ComposeError: there is none of these arguments.
+        BadRequest: there is none of these arguments.
     """
     with _reading(arguments) as overrides:
         return _composed([_line(item) for item in overrides])
@@ -68,7 +65,7 @@ def composed_sweep(arguments: Sequence[str], multirun: bool = True) -> list[tupl
         multirun: commas may stand without a sweep or a cluster profile, which mean many runs by themselves.
 
     Raises:
-        ComposeError: there is no configuration of these arguments.
+        BadRequest: there is no configuration of these arguments.
     """
     with _reading(arguments) as overrides:
         fixed = [_line(item) for item in overrides if not item.is_sweep_override()]
@@ -77,7 +74,7 @@ def composed_sweep(arguments: Sequence[str], multirun: bool = True) -> list[tupl
         grid, points = (base.hydra.sweeper.get(name) or {} for name in ("params", "points"))
         if swept and not (multirun or grid or points or base.slurm.executor != "none"):
             name, _, value = swept[0].partition("=")
-            raise ComposeError(
+            raise BadRequest(
                 f"{swept[0]}: asks for several runs; add -m, or quote it if it is one value: '{name}=\"{value}\"'"
             )
         given = {item.get_key_element() for item in overrides}
@@ -103,18 +100,18 @@ def _reading(arguments: Sequence[str]) -> Iterator[list[Override]]:
             override = _parsed(argument)
             name = override.get_key_element().lstrip("+~")
             if name in given:
-                raise ComposeError(f"{name} is given twice, {_line(given[name])} and {argument}; give it once")
+                raise BadRequest(f"{name} is given twice, {_line(given[name])} and {argument}; give it once")
             given[name] = override
         parsed = list(given.values())
         try:
             if nodes := [item for item in parsed if _replaces_a_node(item)]:
                 fix = f"is a group of fields; set one of them, {nodes[0].key_or_group}.<field>=..."
-                raise ComposeError(_unknown(nodes) or f"{_line(nodes[0])}: {fix}")
+                raise BadRequest(_unknown(nodes) or f"{_line(nodes[0])}: {fix}")
             yield parsed
         except HydraException as error:
-            raise ComposeError(_unknown(parsed) or _words(error)) from error
+            raise BadRequest(_unknown(parsed) or _words(error)) from error
         except OmegaConfBaseException as error:
-            raise ComposeError(f"{error.full_key}: {_words(error)}") from error
+            raise BadRequest(f"{error.full_key}: {_words(error)}") from error
 
 
 def _replaces_a_node(item: Override) -> bool:
@@ -140,11 +137,11 @@ def _with_sweep_file(argument: str) -> str:
     try:
         content = OmegaConf.load(path)
     except OSError as error:
-        raise ComposeError(f"sweeps={path}: {error.strerror}; or name one of {', '.join(choices('sweeps'))}") from None
+        raise BadRequest(f"sweeps={path}: {error.strerror}; or name one of {', '.join(choices('sweeps'))}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ComposeError(f"sweeps={path}: is not YAML ({_words(error)})") from None
+        raise BadRequest(f"sweeps={path}: is not YAML ({_words(error)})") from None
     if not isinstance(content, DictConfig):
-        raise ComposeError(f"sweeps={path}: is not a file of `name: value` lines; see sweeps/demo.yaml")
+        raise BadRequest(f"sweeps={path}: is not a file of `name: value` lines; see sweeps/demo.yaml")
     ConfigStore.instance().store(group="sweeps", name=SWEEP_FILE, node=content, package="_global_")
     return f"sweeps={SWEEP_FILE}"
 
@@ -152,11 +149,11 @@ def _with_sweep_file(argument: str) -> str:
 def _parsed(argument: str) -> Override:
     name, equals, value = argument.partition("=")
     if not name.strip("+~ ") or (not equals and not argument.startswith("~")):
-        raise ComposeError(f"{argument!r}: give name=value")
+        raise BadRequest(f"{argument!r}: give name=value")
     try:
         override = _parser().parse_override(argument)
     except HydraException:
-        raise ComposeError(
+        raise BadRequest(
             f"{argument}: cannot be read; close every bracket, and quote text with other signs than letters, digits, "
             f"/ . - and _, for example '{name}=\"{value.strip()}\"'"
         ) from None
@@ -166,18 +163,18 @@ def _parsed(argument: str) -> Override:
 
 
 def _check_choice(argument: str, override: Override) -> None:
-    """Raises ComposeError unless a group's choices exist, a pattern or a file among them."""
+    """Raises BadRequest unless a group's choices exist, a pattern or a file among them."""
     group, value = override.key_or_group, override.value()
     known = choices(group)
     if override.is_add() or override.is_delete() or override.package is not None:
-        raise ComposeError(f"{argument}: has a choice already; change it with {group}=<one of {', '.join(known)}>")
+        raise BadRequest(f"{argument}: has a choice already; change it with {group}=<one of {', '.join(known)}>")
     if isinstance(value, Glob):
         return
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         if str(choice) not in (*known, SWEEP_FILE):
             near = difflib.get_close_matches(str(choice), known, n=1)
             hint = f" (do you mean {near[0]}?)" if near else ""
-            raise ComposeError(f"{group}={choice}: there is none{hint}; there are {', '.join(known)}")
+            raise BadRequest(f"{group}={choice}: there is none{hint}; there are {', '.join(known)}")
 
 
 def _unknown(overrides: Sequence[Override]) -> str | None:

@@ -23,27 +23,24 @@ except ModuleNotFoundError as missing:
 from ctpo.training import checkpoints
 from ctpo.training.checkpoints import BEST, best_so_far
 from ctpo.training.platforms import environment
+from experiments.errors import BadRequest
 from experiments.progress import captured_output
 
 DTYPES = ("keep", "float32", "bfloat16", "float16")
-
-
-class ExportError(ValueError):
-    """The checkpoint cannot be exported; the message names it and the way on."""
 
 
 def find_checkpoint(path: Path) -> tuple[Path, int] | None:
     """The `actor` folder and the step of the checkpoint of verl that `path` names; None if it names none.
 
     Raises:
-        ExportError: it is a run's directory without a complete checkpoint, or its files are not as they were sealed.
+        BadRequest: it is a run's directory without a complete checkpoint, or its files are not as they were sealed.
     """
     path = path.resolve()
     folder = path.parent if path.name == "actor" else path
     if (folder / "checkpoints").is_dir():
         steps = checkpoints.complete_steps(folder / "checkpoints")
         if not steps:
-            raise ExportError(f"{path}: has no complete checkpoint yet; train on to the next trainer.save_freq")
+            raise BadRequest(f"{path}: has no complete checkpoint yet; train on to the next trainer.save_freq")
         folder = folder / "checkpoints" / f"global_step_{steps[-1]}"
     actor = folder / "actor"
     match = re.fullmatch(r"global_step_(\d+)", folder.name)
@@ -51,7 +48,7 @@ def find_checkpoint(path: Path) -> tuple[Path, int] | None:
         return None
     # One without a seal is of another origin.
     if (reason := checkpoints.damage(folder)) and reason != checkpoints.UNFINISHED:
-        raise ExportError(f"{folder}: damaged ({reason}); name another checkpoint")
+        raise BadRequest(f"{folder}: damaged ({reason}); name another checkpoint")
     if match:
         return actor, int(match.group(1))
     best = best_so_far(folder.parent) if folder.name == BEST else None
@@ -62,18 +59,18 @@ def weight_files(actor: Path) -> list[Path]:
     """The files that hold the model's shards, one of each training process.
 
     Raises:
-        ExportError: one is missing, or the folder is not a checkpoint of verl's FSDP engine.
+        BadRequest: one is missing, or the folder is not a checkpoint of verl's FSDP engine.
     """
     try:
         processes = int(json.loads((actor / "fsdp_config.json").read_text())["world_size"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ExportError(f"{actor}: has no readable fsdp_config.json; name a complete checkpoint of verl") from None
+        raise BadRequest(f"{actor}: has no readable fsdp_config.json; name a complete checkpoint of verl") from None
     files = [actor / f"model_world_size_{processes}_rank_{rank}.pt" for rank in range(processes)]
     missing = [file.name for file in files if not file.is_file()]
     if not (actor / "huggingface" / "config.json").is_file():
         missing.append("huggingface/config.json")
     if missing:
-        raise ExportError(f"{actor}: lacks {', '.join(missing)}; name a complete checkpoint")
+        raise BadRequest(f"{actor}: lacks {', '.join(missing)}; name a complete checkpoint")
     return files
 
 
@@ -86,11 +83,11 @@ def export(actor: Path, target: Path, dtype: str = "keep") -> None:
         dtype: of the weights; `keep` leaves them as the trainer holds them.
 
     Raises:
-        ExportError: the checkpoint is not complete, its weights are not those of its model, or `target` is taken.
+        BadRequest: the checkpoint is not complete, its weights are not those of its model, or `target` is taken.
     """
     files = weight_files(actor)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ExportError(f"{target}: exists already; remove it or choose another target")
+        raise BadRequest(f"{target}: exists already; remove it or choose another target")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -151,7 +148,7 @@ def _merge(actor: Path, files: Sequence[Path], target: Path, dtype: str) -> None
 
 
 def _check_weights(actor: Path, model_config: Any, weights: dict[str, Any]) -> None:
-    """Raises ExportError if names or shapes of `weights` are not those of the model that `model_config` describes."""
+    """Raises BadRequest if names or shapes of `weights` are not those of the model that `model_config` describes."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -162,7 +159,7 @@ def _check_weights(actor: Path, model_config: Any, weights: dict[str, Any]) -> N
     differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if differing:
         name = differing[0]
-        raise ExportError(
+        raise BadRequest(
             f"{actor}: its weights are not of its huggingface/config.json: {name} has shape {found.get(name)}, "
             f"the model {wanted.get(name)} ({len(differing)} weights differ); name an undamaged checkpoint"
         )
@@ -182,10 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = find_checkpoint(options.checkpoint)
         if found is None:
-            raise ExportError(f"{options.checkpoint}: is not a checkpoint of verl; name a global_step_<n> folder")
+            raise BadRequest(f"{options.checkpoint}: is not a checkpoint of verl; name a global_step_<n> folder")
         export(found[0], options.target, options.dtype)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BadRequest as error:
+        print(error.report(), file=sys.stderr)
         return 1
     print(f"exported step {found[1]}: {options.target}")
     return 0

@@ -22,7 +22,8 @@ from ctpo.tir.tools import tool_server
 from ctpo.training import resume
 from ctpo.training.platforms import environment
 from experiments import preflight, prepare
-from experiments.command import Interrupted, Refused, RunFailed, refuse
+from experiments.command import Interrupted, RunFailed, refuse
+from experiments.errors import BadRequest
 from experiments.progress import ProgressLine, captured_output
 from experiments.surroundings import of_a_run, ray_settings
 
@@ -39,7 +40,7 @@ def launch(configs: Sequence[DictConfig]) -> None:
     training.
 
     Raises:
-        Refused: something is wrong with a request; nothing was started.
+        BadRequest: something is wrong with a request; nothing was started.
         Stopped: training was asked to end early and did, with its state saved.
         RunFailed: a training failed; its run directory has the log.
         Interrupted: Ctrl-C.
@@ -52,19 +53,16 @@ def launch(configs: Sequence[DictConfig]) -> None:
                 print(f"dry run: {config.trainer.experiment_name} would train here, in {config.run.dir}")
             print("dry run: nothing was done")
         return
-    try:
-        for config in configs:
-            _prepare(config)
-    except prepare.PrepareError as error:
-        refuse([str(error)])
+    for config in configs:
+        _prepare(config)
     refuse([problem for config in configs for problem in preflight.check_inputs(config)])
     failures = []
     for config in configs:
         try:
             _open_and_train(config)
-        except (RunFailed, Refused) as failure:
+        except (RunFailed, BadRequest) as failure:
             failures.append(failure)
-            print(failure, file=sys.stderr)
+            print(failure.report() if isinstance(failure, BadRequest) else failure, file=sys.stderr)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(configs)} runs did not end well; what they said is above")
 
@@ -106,7 +104,7 @@ def _open_and_train(config: DictConfig) -> None:
     try:
         state = records.open_for_training(plain, seeds={"run": config.run.seed}, check=check)
     except RecordError as error:
-        raise Refused(f"error: {error}") from None
+        raise BadRequest(str(error)) from None
     for remark in remarks:
         print(f"resume: {remark}")
     if state == "finished":

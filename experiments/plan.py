@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 try:
     from experiments import command
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {sys.executable}: {missing}; run `make setup` once and start this with .venv/bin/python")
 import yaml
-from omegaconf import DictConfig
 
 from ctpo.training.platforms import environment
 from experiments.compose import composed_sweep
 from experiments.planner.settings import Assumptions
-from experiments.planner.shapes import PlanError
 from experiments.request import value_problems
 
 ASSUME = "assume."
 
 
 def split_assumptions(arguments: Sequence[str]) -> tuple[list[str], Assumptions]:
-    """`(overrides for Hydra, assumptions)`. Raises PlanError for an unknown assumption or a value of the wrong kind."""
+    """`(overrides for Hydra, assumptions)`. Raises BadRequest for an unknown assumption or a wrong value."""
     given = {}
     for argument in arguments:
         if argument.startswith(ASSUME):
@@ -39,28 +37,18 @@ def split_assumptions(arguments: Sequence[str]) -> tuple[list[str], Assumptions]
     return [argument for argument in arguments if not argument.startswith(ASSUME)], Assumptions.given(given)
 
 
-def _refuse_impossible(configs: Iterable[DictConfig]) -> None:
-    """Raises PlanError for values that no run can have, each once."""
-    problems = dict.fromkeys(problem for config in configs for problem in value_problems(config))
-    if problems:
-        raise PlanError("\nerror: ".join(problems))
-
-
 def main(arguments: list[str]) -> int:
     """Print the plan of every run that `arguments` ask for; 0 if all fit, 1 if one does not, 2 for a wrong request."""
     options = command.parsed(__doc__, arguments)
     # Inert on a CPU and without effect on a plan: verl, which the chunked logits come from, must not look for a GPU.
     os.environ.update(environment.for_device("cpu"))
-    try:
-        overrides, assume = split_assumptions(options.overrides)
-        runs = composed_sweep(overrides)
-        _refuse_impossible(config for _, config in runs)
-        from experiments.planner.planning import plan
-        from experiments.planner.report import run_report, show, sweep_report
+    overrides, assume = split_assumptions(options.overrides)
+    runs = composed_sweep(overrides)
+    command.refuse(list(dict.fromkeys(problem for _, config in runs for problem in value_problems(config))))
+    from experiments.planner.planning import plan
+    from experiments.planner.report import run_report, show, sweep_report
 
-        plans = [(" ".join(own), plan(config, assume)) for own, config in runs]
-    except PlanError as error:
-        raise command.Refused(f"error: {error}") from error
+    plans = [(" ".join(own), plan(config, assume)) for own, config in runs]
     if len(plans) == 1:
         show(run_report(plans[0][1], assume))
     else:

@@ -23,9 +23,9 @@ from ctpo.tir.prompts import SYSTEM_PROMPTS
 from experiments.compose import composed
 from experiments.data import hub
 from experiments.data.card import CARD_TEXT
-from experiments.data.errors import PrepareError
 from experiments.data.lengths import PromptLengths
 from experiments.data.sources import Source, find
+from experiments.errors import BadRequest
 from experiments.specs import FolderSpec, ProblemsSpec, catalog_of, names, spec_of, unset
 from experiments.tiny.spec import ArithmeticSpec, TinyModelSpec
 
@@ -43,7 +43,7 @@ class DatasetPaths:
 def prepare_model(config: DictConfig) -> Path:
     """The model folder (Hugging Face format) that `config.model_spec` describes, built if need be.
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     spec = spec_of(config, "model_spec")
     return _model_folder(spec) if isinstance(spec, FolderSpec) else _tiny_model(spec)
@@ -52,7 +52,7 @@ def prepare_model(config: DictConfig) -> Path:
 def prepare_dataset(config: DictConfig) -> DatasetPaths:
     """The data files that `config.dataset_spec` describes, built if need be; rows from outside are all checked.
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     spec = spec_of(config, "dataset_spec")
     return _problems(config, spec) if isinstance(spec, ProblemsSpec) else _arithmetic(spec)
@@ -67,7 +67,7 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
             folders of files, each called by its stem in the result.
 
     Raises:
-        PrepareError: no such benchmark, or its file is not whole and in order.
+        BadRequest: no such benchmark, or its file is not whole and in order.
     """
     from experiments.data.problem_sets import prepare_benchmark
 
@@ -81,7 +81,7 @@ def prepare_benchmarks(config: DictConfig, names: Sequence[str]) -> dict[str, Pa
         for source in find(name, catalog, "benchmarks"):
             label = source.label
             if label in prepared:
-                raise PrepareError(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
+                raise BadRequest(f"benchmarks={name}: a benchmark called {label} is there already; rename one file")
             prepared[label] = prepare_benchmark(
                 source, _system_prompt(config, spec), _prompt_lengths(config, make=False)
             )
@@ -94,7 +94,7 @@ def _tiny_model(spec: TinyModelSpec) -> Path:
     try:
         return tiny_model(spec)
     except ValueError as error:  # a vocabulary too small or too large for the tokenizer's text
-        raise PrepareError(str(error)) from error
+        raise BadRequest(str(error)) from error
 
 
 def _arithmetic(spec: ArithmeticSpec) -> DatasetPaths:
@@ -108,14 +108,14 @@ def _model_folder(spec: FolderSpec) -> Path:
     given = spec.path
     get = f"run `hf download {spec.hub_id} --local-dir DIR`, then set model_spec.path=DIR"
     if not given:
-        raise PrepareError(f"model_spec.path is not set: {get}; or use model=tiny")
+        raise BadRequest(f"model_spec.path is not set: {get}; or use model=tiny")
     folder = Path(given).expanduser().resolve()
     if not folder.is_dir():
-        raise PrepareError(f"model_spec.path={given}: no such folder; {get}")
+        raise BadRequest(f"model_spec.path={given}: no such folder; {get}")
     wanted = {"config.json": "config.json", "tokenizer": "tokenizer*.json", "weights": "*.safetensors"}
     for what, pattern in wanted.items():
         if not any(folder.glob(pattern)):
-            raise PrepareError(f"model_spec.path={given}: has no {what} ({pattern}); {get}")
+            raise BadRequest(f"model_spec.path={given}: has no {what} ({pattern}); {get}")
     return folder
 
 
@@ -126,7 +126,7 @@ def _problems(config: DictConfig, spec: ProblemsSpec) -> DatasetPaths:
     sources: dict[str, list[Source]] = {}
     for split, given in (("train", spec.train), ("test", spec.test)):
         if not given:
-            raise PrepareError(unset(split))
+            raise BadRequest(unset(split))
         sources[split] = [source for name in given for source in find(name, catalog, f"dataset_spec.{split}")]
     train, test = prepare_training(
         sources["train"], sources["test"], _system_prompt(config, spec), spec.checks, _prompt_lengths(config)
@@ -170,13 +170,13 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. dataset_spec.test_size=256")
     options = parser.parse_intermixed_args(arguments)
+    groups = [f"model={options.model}", *([f"dataset={options.dataset}"] if options.dataset else [])]
+    config = composed([*groups, *options.overrides])
     try:
-        groups = [f"model={options.model}", *([f"dataset={options.dataset}"] if options.dataset else [])]
-        config = composed([*groups, *options.overrides])
         known = [name for name in catalog_of(config) if name != "folder"]
         for name in names(options.pin):
             if name not in known:
-                raise PrepareError(f"--pin {name}: no such data set; data_catalog has {', '.join(known)}")
+                raise BadRequest(f"--pin {name}: no such data set; data_catalog has {', '.join(known)}")
             hub.forget(name)
         if options.benchmarks:
             prepared = prepare_benchmarks(config, names(options.benchmarks))
@@ -187,8 +187,8 @@ def main(arguments: list[str]) -> int:
         data = prepare_dataset(config)
         _show({"train": data.train, "test": data.test})
         model = prepare_model(config)
-    except PrepareError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BadRequest as error:
+        print(error.report(), file=sys.stderr)
         return 1
     print(f"ready: {model}")
     return 0

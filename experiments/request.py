@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ctpo.records.shapes import NO_GROUP, Count, Part, PositiveShare, Seed, Shape, Share, problems, shown
 from ctpo.tir.config import TirConfig
+from experiments.errors import BadRequest
 from experiments.evaluation.problems import parse_shard
 from experiments.planner.settings import GPU_BYTES, NonNegative, Positive
 from experiments.specs import distinct
@@ -275,19 +276,15 @@ class Request(Part):
         return self
 
 
-class RequestError(ValueError):
-    """A reference within the configuration leads nowhere; the message is one line."""
-
-
 #: Filled in by `prepare` before training.
 MADE_LATER = {"actor_rollout_ref.model.path": "model", "data.train_files": ["train"], "data.val_files": ["test"]}
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The composed configuration with every reference followed. Raises RequestError."""
+    """The composed configuration with every reference followed. Raises BadRequest."""
     size = OmegaConf.select(config, "hardware.gpu_memory_gb")
     if size is not None and size not in GPU_BYTES:  # layouts are found by it
-        raise RequestError(f"hardware.gpu_memory_gb={shown(size)}: must be one of {', '.join(map(str, GPU_BYTES))}")
+        raise BadRequest(f"hardware.gpu_memory_gb={shown(size)}: must be one of {', '.join(map(str, GPU_BYTES))}")
     copy = config.copy()
     OmegaConf.set_struct(copy, False)
     for field, value in MADE_LATER.items():
@@ -301,7 +298,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raw: Any = OmegaConf.to_container(copy)
         values = [problem for problem in problems(Request, raw) if problem.endswith(NO_GROUP)]
         why = f"{error.full_key}: {str(error).splitlines()[0]}; correct the value or the reference"
-        raise RequestError(values[0] if values else why) from error
+        raise BadRequest(values[0] if values else why) from error
     return plain
 
 
@@ -310,7 +307,7 @@ def value_problems(config: DictConfig, request: Any = None) -> list[str]:
     one problem. `request` is `resolved(config)`, where that is at hand."""
     try:
         found = problems(Request, request or resolved(config))
-    except RequestError as error:
+    except BadRequest as error:
         return [str(error)]
     return [problem for problem in found if not _refers(config, problem.partition("=")[0])] or found
 

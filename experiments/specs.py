@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ctpo.records.shapes import Count, PositiveShare, Shape, problems
 from ctpo.tir.prompts import SYSTEM_PROMPTS
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 from experiments.tiny.spec import ArithmeticSpec, TinyModelSpec
 
 
@@ -98,27 +98,27 @@ def unset(split: str) -> str:
 def spec_of(config: DictConfig, node: str) -> Any:
     """The node `model_spec` or `dataset_spec` as an object of its kind.
 
-    Raises PrepareError: it is missing, of no known kind, or has an unknown field or a value out of range.
+    Raises BadRequest: it is missing, of no known kind, or has an unknown field or a value out of range.
     """
     found = OmegaConf.select(config, node)
     kinds = KINDS[node]
     if found is None:
-        raise PrepareError(f"{node} is missing: give {node}.kind, one of {', '.join(kinds)}")
+        raise BadRequest(f"{node} is missing: give {node}.kind, one of {', '.join(kinds)}")
     given: Any = OmegaConf.to_container(found, resolve=True)
     shape = kinds.get(str(given.get("kind")))
     if shape is None:
-        raise PrepareError(f"{node}.kind={given.get('kind')}: use one of {', '.join(kinds)}")
+        raise BadRequest(f"{node}.kind={given.get('kind')}: use one of {', '.join(kinds)}")
     if wrong := problems(shape, given, node):
-        raise PrepareError("\n".join(wrong))
+        raise BadRequest(*wrong)
     return shape.model_validate(given)
 
 
 def catalog_of(config: DictConfig) -> dict[str, Any]:
-    """`data_catalog`: its entries, and `folder`. Raises PrepareError."""
+    """`data_catalog`: its entries, and `folder`. Raises BadRequest."""
     node = OmegaConf.select(config, "data_catalog")
     given: Any = {} if node is None else OmegaConf.to_container(node, resolve=True)
     folder = given.pop("folder", None)
     wrong = [line for name, entry in given.items() for line in problems(CatalogEntry, entry, f"data_catalog.{name}")]
     if wrong:
-        raise PrepareError("\n".join(wrong))
+        raise BadRequest(*wrong)
     return {"folder": folder, **{name: CatalogEntry.model_validate(entry) for name, entry in given.items()}}

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ctpo.records.files import write_text
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 from experiments.tiny.cache import cache_root
 
 T = TypeVar("T")
@@ -36,13 +36,13 @@ def fetch(name: str, hub_id: str, patterns: str | list[str]) -> tuple[tuple[Path
     are here. Else the newest revision, which is then locked.
 
     Raises:
-        PrepareError: the hub cannot be reached, has no such file, a download broke off, or the content is not
+        BadRequest: the hub cannot be reached, has no such file, a download broke off, or the content is not
             the locked one. Nothing of a refused download stays on disk.
     """
     lock = read_lock()
     pinned = lock.get(name)
     if pinned and pinned["hub_id"] != hub_id:
-        raise PrepareError(
+        raise BadRequest(
             f"data_catalog.{name}.hub_id={hub_id}: {LOCK.name} pins {pinned['hub_id']}; run `prepare.py --pin {name}`"
         )
     if pinned:
@@ -63,7 +63,7 @@ def fetch(name: str, hub_id: str, patterns: str | list[str]) -> tuple[tuple[Path
 def forget(name: str) -> None:
     """Takes `name` out of the lock file, so that the next `fetch` pins the newest revision.
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     with _locked():
         lock = read_lock()
@@ -74,12 +74,12 @@ def forget(name: str) -> None:
 def read_lock() -> dict[str, Any]:
     """The lock file: name -> `hub_id`, `revision`, `files` (path -> `sha256`, `rows`).
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     try:
         return yaml.safe_load(LOCK.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
-        raise PrepareError(f"{LOCK}: unreadable ({error}); restore it with git") from error
+        raise BadRequest(f"{LOCK}: unreadable ({error}); restore it with git") from error
 
 
 def _folder(name: str, revision: str) -> Path:
@@ -93,7 +93,7 @@ def _newest(name: str, hub_id: str, patterns: list[str]) -> tuple[str, list[str]
     listed = [item.rfilename for item in info.siblings or []]
     files = sorted(file for file in listed if any(fnmatch.fnmatch(file, pattern) for pattern in patterns))
     if not files or info.sha is None:
-        raise PrepareError(
+        raise BadRequest(
             f"data_catalog.{name}.files={patterns}: {hub_id} has no such file "
             f"(it has {', '.join(listed[:8])}); correct it"
         )
@@ -149,17 +149,17 @@ def _asking(name: str, hub_id: str, call: Callable[[], T]) -> T:
         return call()
     except LocalEntryNotFoundError as error:
         cause = error.__cause__ or error
-        raise PrepareError(f"{hub_id}: the hub cannot be reached ({_short(cause)}); try again, {local}") from error
+        raise BadRequest(f"{hub_id}: the hub cannot be reached ({_short(cause)}); try again, {local}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
-        raise PrepareError(
+        raise BadRequest(
             f"{hub_id}: the hub refused it ({_short(error)}); correct data_catalog.{name}, {local}"
         ) from error
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
-        raise PrepareError(f"{hub_id}: the download broke off ({_short(error)}); try again, {local}") from error
+        raise BadRequest(f"{hub_id}: the download broke off ({_short(error)}); try again, {local}") from error
     except (httpx.HTTPError, ConnectionError) as error:
-        raise PrepareError(f"{hub_id}: the hub cannot be reached ({_short(error)}); try again, {local}") from error
+        raise BadRequest(f"{hub_id}: the hub cannot be reached ({_short(error)}); try again, {local}") from error
     except OSError as error:
-        raise PrepareError(f"{hub_id}: the download failed ({_short(error)}); try again, {local}") from error
+        raise BadRequest(f"{hub_id}: the download failed ({_short(error)}); try again, {local}") from error
 
 
 def _short(error: BaseException) -> str:
@@ -170,7 +170,7 @@ def _short(error: BaseException) -> str:
 def _check(path: Path, what: str, sha256: str, name: str) -> None:
     found = sha256_of(path)
     if found != sha256:
-        raise PrepareError(
+        raise BadRequest(
             f"{what}: its sha256 is {found}, {LOCK.name} has {sha256}: changed or damaged. Delete "
             f"{cache_root() / 'hub' / name} and prepare again; if the change is meant, `prepare.py --pin {name}`"
         )
@@ -207,4 +207,4 @@ def _locked() -> Iterator[None]:
         try:
             yield
         except PermissionError as error:
-            raise PrepareError(f"{LOCK}: cannot be written ({error}); make the project's folder writable") from error
+            raise BadRequest(f"{LOCK}: cannot be written ({error}); make the project's folder writable") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 
 
 class PromptLengths:
@@ -37,7 +37,7 @@ class PromptLengths:
         """Quantiles of the prompts' lengths in tokens and how many exceed the limit; None without a tokenizer.
 
         Raises:
-            PrepareError: the tokenizer cannot be loaded, or has no chat template.
+            BadRequest: the tokenizer cannot be loaded, or has no chat template.
         """
         if self.folder is None:
             return None
@@ -46,11 +46,9 @@ class PromptLengths:
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
         except (OSError, ValueError) as error:
-            raise PrepareError(
-                f"{self.folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})"
-            ) from error
+            raise BadRequest(f"{self.folder}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
         if not tokenizer.chat_template:
-            raise PrepareError(
+            raise BadRequest(
                 f"{self.folder}: its tokenizer has no chat template, so no prompt can be made; use an "
                 "instruction-tuned model, or put chat_template.jinja into that folder"
             )

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from ctpo.records.shapes import shown
 from experiments.data import card
-from experiments.data.errors import PrepareError
 from experiments.data.golds import unreadable
 from experiments.data.lengths import PromptLengths
 from experiments.data.overlap import find_overlaps, wording
 from experiments.data.rows import UnusableRow, asked_text, checked_row, verl_row
 from experiments.data.sources import Source, read_records
+from experiments.errors import BadRequest
 from experiments.specs import Checks
 from experiments.tiny.cache import cached
 
@@ -34,7 +34,7 @@ def prepare_training(
 ) -> tuple[list[Path], list[Path]]:
     """Files of the training sources, freed of the overlap with the test sources, and of the test sources.
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     benchmarks = [prepare_benchmark(source, system_prompt, lengths) for source in test]
     settings = {
@@ -55,13 +55,13 @@ def prepare_training(
             kept += _rows(source, "train", system_prompt, facts, seen, drop=checks.unusable == "drop")
         bad = unreadable([row["reward_model"]["ground_truth"] for row in kept], "training answers")
         if bad and checks.unusable == "refuse":
-            raise PrepareError(_unreadable_message(kept[min(bad)]))
+            raise BadRequest(_unreadable_message(kept[min(bad)]))
         for index in bad:
             facts.drop(kept[index], UNREADABLE)
         kept = [row for index, row in enumerate(kept) if index not in bad]
         kept = _without_overlap(kept, benchmarks, checks, facts)
         if not kept:
-            raise PrepareError(f"dataset_spec.train={[s.label for s in train]}: the checks leave no row; see {checks}")
+            raise BadRequest(f"dataset_spec.train={[s.label for s in train]}: the checks leave no row; see {checks}")
         for index, row in enumerate(kept):
             row["extra_info"]["index"] = index
         _write(folder, "train", kept, [source.origin for source in train], facts)
@@ -71,7 +71,7 @@ def prepare_training(
 
 
 def prepare_benchmark(source: Source, system_prompt: str, lengths: PromptLengths) -> Path:
-    """The file of one benchmark. Raises PrepareError."""
+    """The file of one benchmark. Raises BadRequest."""
     settings = {
         "version": VERSION,
         "split": "test",
@@ -95,7 +95,7 @@ def _refuse_long_prompts(folder: Path, label: str, limit: int) -> None:
     """verl would drop them from the evaluations of training without a word, and avg@k would be of other problems."""
     counted = json.loads((folder / card.CARD_JSON).read_text())["prompt_tokens"]
     if counted and counted["over_limit"]:
-        raise PrepareError(
+        raise BadRequest(
             f"data.max_prompt_length={limit}: {counted['over_limit']} problems of {label} have more tokens, up to "
             f"{counted['max']}; use at least that many"
         )
@@ -112,13 +112,13 @@ def _rows(
     """All rows of a source, checked one by one and against each other."""
     records = [(f"{path} {place}", record) for path in source.files for place, record in read_records(path)]
     if not any("prompt" in record or source.columns["answer"] in record for _, record in records):
-        raise PrepareError(
+        raise BadRequest(
             f"{records[0][0]}: no row has {source.columns['answer']} or verl's columns (columns: "
             f"{', '.join(map(shown, records[0][1]))}); correct data_catalog.<name>.columns or convert the file to "
             "verl's format"
         )
     if source.rows is not None and len(records) != source.rows:
-        raise PrepareError(
+        raise BadRequest(
             f"{source.files[0]}: {len(records)} rows, but data_catalog.{source.name}.rows={source.rows}: "
             "half a file or another edition; get it again, or correct the number if it was published anew"
         )
@@ -135,7 +135,7 @@ def _rows(
             continue
         twin = _twin(row, source.label, seen, where)
         if twin and not drop:
-            raise PrepareError(f"{where}: the same problem (or problem_id) as {twin}; remove one of them")
+            raise BadRequest(f"{where}: the same problem (or problem_id) as {twin}; remove one of them")
         if twin:
             facts.drop(row, DUPLICATE, f"{where}, as {twin}")
             continue

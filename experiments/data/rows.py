@@ -14,12 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ctpo.records.shapes import Part, lines, shown
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 
 NO_PROBLEM, NO_ANSWER = "no problem text", "no reference answer"
 
 
-class UnusableRow(PrepareError):
+class UnusableRow(BadRequest):
     """A row that is well formed but holds no problem or no answer; `reason` is one of the constants above."""
 
     def __init__(self, message: str, reason: str) -> None:
@@ -121,12 +121,12 @@ def verl_row(
         where: file and row, for messages.
 
     Raises:
-        PrepareError: neither form. A row without its answer is one of the second.
+        BadRequest: neither form. A row without its answer is one of the second.
     """
     if "prompt" in record:
         return {**record, "data_source": name or record.get("data_source")}
     if columns["problem"] not in record:
-        raise PrepareError(
+        raise BadRequest(
             f"{where}: has neither verl's column prompt nor {' and '.join(columns.values())} (columns: "
             f"{', '.join(map(shown, record))}); correct data_catalog.<name>.columns or convert the file to verl's "
             "format"
@@ -146,7 +146,7 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
 
     Raises:
         UnusableRow: the problem or the reference answer is empty, and nothing else is wrong.
-        PrepareError: the row is malformed. Both name `where`, the field and the fix.
+        BadRequest: the row is malformed. Both name `where`, the field and the fix.
     """
     try:
         given = Row.model_validate(row)
@@ -155,7 +155,7 @@ def checked_row(row: Mapping[str, Any], where: str, index: int, split: str, syst
         message = f"{where}: {lines(Row, error)[0]}"
         if set(reasons) <= {NO_PROBLEM, NO_ANSWER}:
             raise UnusableRow(message, reasons[0]) from error
-        raise PrepareError(message) from error
+        raise BadRequest(message) from error
     messages = [turn.model_dump() for turn in given.prompt]
     asked = "\n".join(turn["content"] for turn in messages if turn["role"] != "system")
     if messages[0]["role"] != "system":

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ctpo.records.shapes import shown
 from experiments.data import hub
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 NATIVE_COLUMNS = {"problem": "problem", "answer": "answer"}
@@ -61,7 +61,7 @@ def find(given: str, catalog: Mapping[str, Any], field_name: str) -> list[Source
         field_name: the configuration field that `given` stands in, for messages.
 
     Raises:
-        PrepareError: there is no such name or file, or the hub's file cannot be had.
+        BadRequest: there is no such name or file, or the hub's file cannot be had.
     """
     here = find_here(given, catalog, field_name)
     if here is not None:
@@ -77,7 +77,7 @@ def find_here(given: str, catalog: Mapping[str, Any], field_name: str) -> list[S
     entries = [name for name in catalog if name != "folder"]
     if given not in entries:
         if "/" not in given and not given.endswith(SUFFIXES) and not Path(given).exists():
-            raise PrepareError(
+            raise BadRequest(
                 f"{field_name}={shown(given)}: neither a file or folder nor in the catalogue ({', '.join(entries)}); "
                 "name one of them"
             )
@@ -98,7 +98,7 @@ def _copy_in(folder: str | None, name: str) -> str | None:
     if not folder:
         return None
     if not Path(folder).expanduser().is_dir():
-        raise PrepareError(f"data_catalog.folder={shown(folder)}: no such folder; correct CTPO_DATA or unset it")
+        raise BadRequest(f"data_catalog.folder={shown(folder)}: no such folder; correct CTPO_DATA or unset it")
     candidates = [Path(folder).expanduser() / f"{name}{suffix}" for suffix in ("", *SUFFIXES)]
     return next((str(path) for path in candidates if path.exists()), None)
 
@@ -106,7 +106,7 @@ def _copy_in(folder: str | None, name: str) -> str | None:
 def local_files(given: str, field_name: str) -> tuple[Path, ...]:
     """The file `given`, or the data files in that folder.
 
-    Raises PrepareError.
+    Raises BadRequest.
     """
     try:
         path = Path(given).expanduser().resolve()
@@ -116,25 +116,25 @@ def local_files(given: str, field_name: str) -> tuple[Path, ...]:
         why = "no parquet, jsonl or json file there that can be read"
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a null byte, no such user's home
         why = str(error)
-    raise PrepareError(f"{field_name}={shown(given)}: {why}; correct the path")
+    raise BadRequest(f"{field_name}={shown(given)}: {why}; correct the path")
 
 
 def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """All rows of a parquet, JSON-lines or JSON file (a list of objects), each with its place for messages: `line 1` is
     the first line of a text, `row 0` the first row of a table or list.
 
-    Raises PrepareError: unreadable, or without a row.
+    Raises BadRequest: unreadable, or without a row.
     """
     kind = path.suffix.lstrip(".") or "parquet"
     try:
         records = list(_parquet(path) if kind == "parquet" else _json(path))
     except _Malformed as error:
-        raise PrepareError(f"{path} {error}") from error
+        raise BadRequest(f"{path} {error}") from error
     except (pa.ArrowException, ValueError, OSError, RecursionError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PrepareError(f"{path}: not a {kind} file ({why:.120}); get it again") from error
+        raise BadRequest(f"{path}: not a {kind} file ({why:.120}); get it again") from error
     if not records:
-        raise PrepareError(f"{path}: holds no row; write at least one problem to it")
+        raise BadRequest(f"{path}: holds no row; write at least one problem to it")
     return records
 
 

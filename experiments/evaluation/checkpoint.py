@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from ctpo.records import Sampling
 from ctpo.records.evaluation import run_of_checkpoint
 from experiments import prepare
-from experiments.export import ExportError, export, find_checkpoint, weight_files
+from experiments.errors import BadRequest
+from experiments.export import export, find_checkpoint, weight_files
 from experiments.tiny.cache import cached
 
 BASE = "base"
@@ -27,10 +28,6 @@ ARCHITECTURE = (
 )  # fmt: skip
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _BLOCKS, _BLOCK = 64, 65536
-
-
-class EvaluationError(ValueError):
-    """What was asked for cannot be evaluated; the message names the field, the value and the fix."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,8 @@ def find(config: DictConfig) -> Checkpoint:
     """The model that `config.evaluation.checkpoint` names, exported or fetched if need be.
 
     Raises:
-        EvaluationError: there is none, or it is not of the architecture of `config.model_spec`.
-        experiments.prepare.PrepareError: the model itself (no checkpoint given) cannot be prepared.
+        BadRequest: there is none, it is not of the architecture of `config.model_spec`, or, without a checkpoint, the
+            model itself cannot be prepared.
     """
     given, seed = config.evaluation.checkpoint, config.evaluation.seed
     if given is None:
@@ -80,7 +77,7 @@ def find(config: DictConfig) -> Checkpoint:
     path = Path(str(given)).expanduser()
     if not path.exists():
         if path.is_absolute() or not HUB_ID.fullmatch(str(given)):
-            raise EvaluationError(f"evaluation.checkpoint={given}: no such folder; correct the path")
+            raise BadRequest(f"evaluation.checkpoint={given}: no such folder; correct the path")
         path = _from_hub(str(given))
         _check_architecture(config, given, path)
         return Checkpoint(path, "eval", config.run.model, _label(str(given)), seed, 0)
@@ -92,15 +89,15 @@ def find(config: DictConfig) -> Checkpoint:
             _check_architecture(config, given, path)
             return Checkpoint(path, "eval", config.run.model, _label(path.name), seed, 0)
         return _of_verl(config, given, *found)
-    except ExportError as error:
-        raise EvaluationError(f"evaluation.checkpoint={given}: {error}") from error
+    except BadRequest as error:
+        raise BadRequest(f"evaluation.checkpoint={given}: {error}") from error
 
 
 def _of_verl(config: DictConfig, given: str, actor: Path, step: int) -> Checkpoint:
     run = run_of_checkpoint(actor)
     recorded = run[1]["run"] if run else {}
     if recorded.get("model", config.run.model) != config.run.model:
-        raise EvaluationError(
+        raise BadRequest(
             f"evaluation.checkpoint={given}: it was trained with model={recorded['model']}, not with "
             f"model={config.run.model}; give model={recorded['model']}"
         )
@@ -134,7 +131,7 @@ def _from_hub(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # of many kinds: no network, no such model, no permission
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EvaluationError(
+        raise BadRequest(
             f"evaluation.checkpoint={hub_id}: no such folder, and not to be had from the Hugging Face hub ({reason}); "
             f"correct the name, or run `hf download {hub_id} --local-dir DIR` elsewhere and name DIR"
         ) from error
@@ -143,18 +140,18 @@ def _from_hub(hub_id: str) -> Path:
 def _check_complete(given: str, path: Path) -> None:
     missing = [name for name in ("config.json", "*.safetensors", "tokenizer*.json") if not any(path.glob(name))]
     if missing:
-        raise EvaluationError(
+        raise BadRequest(
             f"evaluation.checkpoint={given}: lacks {', '.join(missing)}; name a complete Hugging Face folder, or a "
             "global_step_<n> folder of verl"
         )
 
 
 def _check_architecture(config: DictConfig, given: str, path: Path) -> None:
-    """Raises EvaluationError if the checkpoint is of another architecture than `config.model_spec`, where known."""
+    """Raises BadRequest if the checkpoint is of another architecture than `config.model_spec`, where known."""
     found, wanted = json.loads((path / "config.json").read_text()), _expected(config)
     for name in ARCHITECTURE:
         if name in wanted and found.get(name) != wanted[name]:
-            raise EvaluationError(
+            raise BadRequest(
                 f"evaluation.checkpoint={given}: of another architecture than model={config.run.model}: {name} is "
                 f"{found.get(name)}, not {wanted[name]}; choose the model it was made from (model=...), or evaluate "
                 f"the folder as a model of its own with model_spec.kind=folder model_spec.path={path}"

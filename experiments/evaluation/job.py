@@ -19,9 +19,10 @@ from ctpo.tir.samples import sample_row
 from ctpo.tir.tools import tool_server
 from ctpo.training.platforms import environment
 from experiments import prepare
-from experiments.command import Interrupted, Refused, RunFailed, refuse
+from experiments.command import Interrupted, RunFailed, refuse
+from experiments.errors import BadRequest
 from experiments.evaluation import checks
-from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
+from experiments.evaluation.checkpoint import Checkpoint, find
 from experiments.evaluation.engine import rollout
 from experiments.evaluation.problems import (
     Benchmark,
@@ -94,7 +95,7 @@ def evaluate(config: DictConfig) -> Timing | None:
         How long drawing took; None where nothing was left to draw.
 
     Raises:
-        Refused: something is wrong with the request; nothing was started.
+        BadRequest: something is wrong with the request; nothing was started.
         EvaluationFailed: samples are missing at the end; the message says how many and why.
         Interrupted: Ctrl-C.
     """
@@ -104,8 +105,8 @@ def evaluate(config: DictConfig) -> Timing | None:
     os.environ.update(environment.for_device(config.trainer.device))
     try:
         evaluation = _open(config)
-    except (EvaluationError, RecordError, prepare.PrepareError) as error:
-        raise Refused(f"error: {error}") from None
+    except RecordError as error:
+        raise BadRequest(str(error)) from None
     shard = parse_shard(config.evaluation.shard)
     timing = None if shard is None else _draw(evaluation, *shard)
     merging = time.perf_counter()

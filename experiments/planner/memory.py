@@ -12,8 +12,9 @@ import functools
 import json
 from dataclasses import dataclass
 
+from experiments.errors import BadRequest
 from experiments.planner.settings import GIB, GPU_BYTES, Assumptions, Request
-from experiments.planner.shapes import PlanError, Shapes, empty_model
+from experiments.planner.shapes import Shapes, empty_model
 from experiments.planner.tracing import StepMemory, register_attention, trace_step
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -100,11 +101,11 @@ def per_gpu(
     """Memory by part on a GPU with `gpu_gb` on its label (None: the request's).
 
     Raises:
-        PlanError: a GPU size whose usable memory is not known.
+        BadRequest: a GPU size whose usable memory is not known.
     """
     size = request.gpu_gb if gpu_gb is None else gpu_gb
     if size not in GPU_BYTES:
-        raise PlanError(f"hardware.gpu_memory_gb={size}: use one of {', '.join(map(str, GPU_BYTES))}")
+        raise BadRequest(f"hardware.gpu_memory_gb={size}: use one of {', '.join(map(str, GPU_BYTES))}")
     capacity = GPU_BYTES[size]
     width = FLOAT32 if request.float32 else BFLOAT16
     shard = shapes.total * FLOAT32 // request.gpus

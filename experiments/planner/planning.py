@@ -32,7 +32,7 @@ def plan(config: DictConfig, assume: Assumptions | None = None) -> Plan:
     """Plan one composed run.
 
     Raises:
-        PlanError: the model's `config.json` is not known, or the GPU's size.
+        BadRequest: the model's `config.json` is not known, or the GPU's size.
     """
     assume = assume or Assumptions()
     request, settings = request_of(config), model_settings(config)

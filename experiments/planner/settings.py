@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from ctpo.records.shapes import Count, PositiveShare, Shape, Share, problems
-from experiments.planner.shapes import PlanError
+from experiments.errors import BadRequest
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
@@ -56,9 +56,9 @@ class Assumptions(Shape):
 
     @classmethod
     def given(cls, values: dict[str, Any]) -> Assumptions:
-        """With some replaced. Raises PlanError for an unknown name or a value out of range."""
+        """With some replaced. Raises BadRequest for an unknown name or a value out of range."""
         if wrong := problems(cls, values, "assume"):
-            raise PlanError("\nerror: ".join(wrong))
+            raise BadRequest(*wrong)
         return cls.model_validate(values)
 
 

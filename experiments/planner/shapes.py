@@ -9,12 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.errors import BadRequest
+
 #: `config.json` of the paper's models as their authors published them, for a plan where no model folder is at hand.
 PUBLISHED = Path(__file__).parent / "published"
-
-
-class PlanError(ValueError):
-    """The request cannot be planned; the message names field, value and fix."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def model_settings(config: DictConfig) -> dict[str, Any]:
     published.
 
     Raises:
-        PlanError: neither is known.
+        BadRequest: neither is known.
     """
     spec = config.model_spec
     if spec.kind == "tiny":
@@ -60,11 +58,11 @@ def model_settings(config: DictConfig) -> dict[str, Any]:
 
 
 def published_settings(hub_id: str | None) -> dict[str, Any]:
-    """`config.json` of `hub_id` as published. Raises PlanError for a model that is not among them."""
+    """`config.json` of `hub_id` as published. Raises BadRequest for a model that is not among them."""
     name = (hub_id or "").rpartition("/")[2]
     known = sorted(path.stem for path in PUBLISHED.glob("*.json"))
     if name not in known:
-        raise PlanError(
+        raise BadRequest(
             f"model_spec.hub_id={hub_id}: its config.json is not here; set model_spec.path to a folder that has one, "
             f"or use one of {', '.join(known)}"
         )
@@ -98,7 +96,7 @@ def empty_model(settings: dict[str, Any], attention: str = "eager") -> Any:
 
     model_type = settings.get("model_type")
     if model_type != "qwen3":
-        raise PlanError(f"model_type={model_type}: this project trains qwen3; name a Qwen3 checkpoint")
+        raise BadRequest(f"model_type={model_type}: this project trains qwen3; name a Qwen3 checkpoint")
     fields = {name: value for name, value in settings.items() if name not in ("model_type", "torch_dtype", "dtype")}
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(

@@ -12,10 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.errors import BadRequest
 from experiments.preflight import data, disk, method_name, model_folder, services, settings, versions
 from experiments.preflight.hardware import gpu_problems, visible_gpus
 from experiments.preflight.verl_checks import Checking
-from experiments.request import RequestError, resolved, value_problems
+from experiments.request import resolved, value_problems
 
 __all__ = ["check_inputs", "check_request", "check_requests", "visible_gpus"]
 
@@ -60,7 +61,7 @@ def check_inputs(config: DictConfig) -> list[str]:
 def _resolved_or_why(config: DictConfig) -> Any:
     try:
         return resolved(config)
-    except RequestError as error:
+    except BadRequest as error:
         return str(error)
 
 

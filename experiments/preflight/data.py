@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from experiments.data.errors import PrepareError
 from experiments.data.sources import Source, find_here
+from experiments.errors import BadRequest
 from experiments.specs import catalog_of, spec_of, unset
 from experiments.tiny.spec import ArithmeticSpec
 
@@ -18,8 +18,8 @@ def request_problems(config: DictConfig) -> Iterator[str]:
     from a hub is fetched later."""
     try:
         spec, catalog = spec_of(config, "dataset_spec"), catalog_of(config)
-    except PrepareError as error:
-        yield from str(error).splitlines()
+    except BadRequest as error:
+        yield from error.args
         return
     evaluates = "evaluation" in config
     if isinstance(spec, ArithmeticSpec):
@@ -33,7 +33,7 @@ def request_problems(config: DictConfig) -> Iterator[str]:
         for name in given:
             try:
                 found = find_here(name, catalog, f"dataset_spec.{split}")
-            except PrepareError as error:
+            except BadRequest as error:
                 yield str(error)
                 return
             if split == "train":

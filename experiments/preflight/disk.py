@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from ctpo.records.shapes import shown
 from experiments.planner.checkpoint_size import bytes_of_checkpoints, exact_parameters
-from experiments.planner.shapes import PlanError, model_settings
+from experiments.planner.shapes import model_settings
 
 
 def disk_problems(config: DictConfig) -> Iterator[str]:
@@ -22,7 +22,7 @@ def disk_problems(config: DictConfig) -> Iterator[str]:
         return
     try:
         parameters = exact_parameters(model_settings(config))
-    except (PlanError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return  # a model that is not known yet; `model_folder` says what is wrong with it
     needed = bytes_of_checkpoints(parameters, config.trainer.max_actor_ckpt_to_keep or 1)
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0

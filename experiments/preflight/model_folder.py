@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.data.errors import PrepareError
-from experiments.planner.shapes import PlanError, published_settings
+from experiments.errors import BadRequest
+from experiments.planner.shapes import published_settings
 from experiments.specs import FolderSpec, spec_of
 
 ARCHITECTURE = "Qwen3ForCausalLM"
@@ -31,8 +31,8 @@ def request_problems(config: DictConfig) -> Iterator[str]:
     """Problems of the folder that the request names itself (`model_spec.kind=folder`)."""
     try:
         spec = spec_of(config, "model_spec")
-    except PrepareError as error:
-        yield from str(error).splitlines()
+    except BadRequest as error:
+        yield from error.args
         return
     if not isinstance(spec, FolderSpec):
         return
@@ -80,7 +80,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _not_the_published(where: str, settings: dict[str, Any], hub_id: str | None) -> Iterator[str]:
     try:
         published = published_settings(hub_id)
-    except PlanError:
+    except BadRequest:
         return
     for field in SHAPE_FIELDS:
         if settings.get(field) != published[field]:

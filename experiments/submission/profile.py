@@ -8,10 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-
-class ProfileError(ValueError):
-    """A field of the profile is unknown or out of range; the message names field, value and fix."""
-
+from experiments.errors import BadRequest
 
 #: Lines of the batch script after the run. A supervisor that a signal ended (137: out of memory, or a person; 140 and
 #: 143: told to make room before it listened) could not ask to be queued again; the script does it, unless the job is
@@ -97,13 +94,13 @@ def profile_of(config: DictConfig) -> Profile:
     """The profile of a composed configuration.
 
     Raises:
-        ProfileError: an unknown field, or a value that no cluster could take.
+        BadRequest: an unknown field, or a value that no cluster could take.
     """
     node: dict[str, Any] = OmegaConf.to_container(config.slurm, resolve=True)  # type: ignore[assignment]
     known = [item.name for item in fields(Profile)]
     for name in node:
         if name not in known:
-            raise ProfileError(f"slurm.{name}: no such field; there are {', '.join(known)}")
+            raise BadRequest(f"slurm.{name}: no such field; there are {', '.join(known)}")
     setup = node.get("setup") or ()
     profile = Profile(**{**node, "setup": (setup,) if isinstance(setup, str) else tuple(setup)})
     for name in ("nodes", "tasks_per_node", "timeout_min", "signal_delay_s"):
@@ -112,7 +109,7 @@ def profile_of(config: DictConfig) -> Profile:
         if getattr(profile, name) is not None:
             _at_least_one(name, getattr(profile, name))
     if profile.signal_delay_s >= profile.timeout_min * 60:
-        raise ProfileError(
+        raise BadRequest(
             f"slurm.signal_delay_s={profile.signal_delay_s}: must be shorter than the time limit, "
             f"slurm.timeout_min={profile.timeout_min}; give a run time to train before it is told to save"
         )
@@ -121,4 +118,4 @@ def profile_of(config: DictConfig) -> Profile:
 
 def _at_least_one(name: str, value: Any) -> None:
     if type(value) is not int or value < 1:
-        raise ProfileError(f"slurm.{name}={value}: must be a whole number of at least 1")
+        raise BadRequest(f"slurm.{name}={value}: must be a whole number of at least 1")

@@ -23,12 +23,13 @@ from rich.table import Table
 from ctpo.records import RecordError, RunDirectory, Submission, config_hash, read_submission, write_submission
 from ctpo.records.manifest import now
 from ctpo.records.progress import set_phase
-from experiments.command import Refused, refuse
+from experiments.command import refuse
+from experiments.errors import BadRequest
 from experiments.launch import FILLED_IN, filled_in, request_problems, requested
 from experiments.submission import executor, queue
 from experiments.submission.executor import Request
 from experiments.submission.job import TrainingJob
-from experiments.submission.profile import Profile, ProfileError, profile_of
+from experiments.submission.profile import Profile, profile_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def submit(configs: Sequence[DictConfig]) -> int:
         0, or 1 where a run that was waited for has not finished.
 
     Raises:
-        Refused: something is wrong with any of them, each reason a line or two; nothing was submitted.
+        BadRequest: something is wrong with any of them, each reason a line or two; nothing was submitted.
     """
     profile = _checked(configs)
     if configs[0].run.preflight == "only":
@@ -77,7 +78,7 @@ def submit(configs: Sequence[DictConfig]) -> int:
             executor.enqueue(profile, folder, requests, lambda request, job_id: _note(request, job_id, plan, job_ids))
         except queue.QueueError as error:
             _print_table(plan, job_ids, profile)
-            raise Refused(f"error: {error}\n  the runs with a job above are queued") from None
+            raise BadRequest(f"{error}\n  the runs with a job above are queued") from None
     _print_table(plan, job_ids, profile)
     print(f"{len(job_ids)} submitted, {len(plan) - len(job_ids)} left as they are, of {len(plan)} runs")
     if configs[0].wait:
@@ -89,10 +90,7 @@ def submit(configs: Sequence[DictConfig]) -> int:
 
 def _checked(configs: Sequence[DictConfig]) -> Profile:
     """The one profile of all runs, after every check that needs no queue."""
-    try:
-        profile = profile_of(configs[0])
-    except ProfileError as error:
-        raise Refused(f"error: {error}") from None
+    profile = profile_of(configs[0])
     problems = request_problems(configs)
     if profile.executor == "slurm" and not queue.has_slurm() and not configs[0].dry_run:
         problems.insert(
@@ -114,7 +112,7 @@ def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun
     """What is to be done with each run.
 
     Raises:
-        Refused: a directory holds, or a job is about to make, a run of another configuration.
+        BadRequest: a directory holds, or a job is about to make, a run of another configuration.
     """
     runs = [PlannedRun(config, Path(config.run.dir), requested(config)) for config in configs]
     problems, plan = [], []
@@ -124,14 +122,13 @@ def _planned(configs: Sequence[DictConfig], profile: Profile) -> list[PlannedRun
         has_queue = profile.executor == "local" or (queue.answers() if configs[0].dry_run else queue.has_slurm())
         alive = queue.live_jobs(profile.executor, ids) if has_queue else {}
     except (RecordError, queue.QueueError) as error:
-        raise Refused(f"error: {error}") from None
+        raise BadRequest(str(error)) from None
     for run, submission in zip(runs, submissions, strict=True):
         try:
             plan.append(_decided(run, submission, alive))
         except RecordError as error:
-            problems.append(f"error: {error}")
-    if problems:
-        raise Refused("\n".join(problems))
+            problems.append(str(error))
+    refuse(problems)
     return plan
 
 
@@ -196,11 +193,11 @@ def _accepted(script: str) -> str:
     try:
         return queue.check_request(script)
     except queue.Unreachable as error:
-        raise Refused(f"error: {error}") from None
+        raise BadRequest(str(error)) from None
     except queue.QueueError as error:
         asked = "\n".join(f"  {line}" for line in script.splitlines() if line.startswith("#SBATCH"))
-        raise Refused(
-            f"error: Slurm refuses the request; nothing was submitted. It says:\n  {error}\nAsked for:\n{asked}\n"
+        raise BadRequest(
+            f"Slurm refuses the request; nothing was submitted. It says:\n  {error}\nAsked for:\n{asked}\n"
             "Change it with slurm.<field>=..., for example slurm.partition=NAME slurm.gpus_per_node=8"
         ) from None
 

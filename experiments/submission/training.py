@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from ctpo.records import RunDirectory, Stopped
 from ctpo.records.progress import REFUSED, set_phase
 from experiments import resolvers
-from experiments.command import STOPPED, USAGE, Refused
+from experiments.command import STOPPED, USAGE
+from experiments.errors import BadRequest
 from experiments.launch import launch
 from experiments.submission.attempts import attempts
 
@@ -30,9 +31,9 @@ def main() -> int:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return STOPPED
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        set_phase(run.path, REFUSED + str(refusal).removeprefix("error: "))
+    except BadRequest as refusal:
+        print(refusal.report(), file=sys.stderr)
+        set_phase(run.path, REFUSED + str(refusal))
         return USAGE
     except Exception as error:
         traceback.print_exc()

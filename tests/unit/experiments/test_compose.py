@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.compose import ComposeError, choices, composed, composed_sweep
+from experiments.compose import choices, composed, composed_sweep
+from experiments.errors import BadRequest
 
 WRONG = [
     ("method=ctop", "method=ctop: there is none (do you mean ctpo?); there are cispo, cppo, ctpo, "),
@@ -42,7 +43,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("request_", "said"), WRONG, ids=[request for request, _ in WRONG])
 def test_a_mistake_is_one_line_without_advice_to_add_what_does_not_exist(request_: str, said: str) -> None:
-    with pytest.raises(ComposeError) as refused:
+    with pytest.raises(BadRequest) as refused:
         composed_sweep(request_.split(" "), multirun=False)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -22,9 +22,10 @@ from scipy import stats
 from ctpo.records import DRAW, RunDirectory, Sampling
 from experiments import prepare, resolvers
 from experiments.compose import composed
+from experiments.errors import BadRequest
 from experiments.evaluate import GROUP
 from experiments.evaluation import checks
-from experiments.evaluation.checkpoint import Checkpoint, EvaluationError, find
+from experiments.evaluation.checkpoint import Checkpoint, find
 from experiments.evaluation.problems import Benchmark, SampleKey, load_benchmarks, own_part, parse_shard
 from experiments.evaluation.summary import accuracy, in_words
 from experiments.request import value_problems
@@ -214,7 +215,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("changes", [{"hidden_size": 96}, {"architectures": ["LlamaForCausalLM"]}, {"vocab_size": 999}])
 def test_a_checkpoint_of_another_architecture_is_refused(model: Path, changes: dict[str, Any]) -> None:
     change_config(model, **changes)
-    with pytest.raises(EvaluationError) as refused:
+    with pytest.raises(BadRequest) as refused:
         find(configured(f"evaluation.checkpoint={model}"))
     (name, value), message = next(iter(changes.items())), str(refused.value)
     assert f"evaluation.checkpoint={model}: of another architecture than model=tiny: {name} is {value}" in message
@@ -224,20 +225,21 @@ def test_a_checkpoint_of_another_architecture_is_refused(model: Path, changes: d
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_an_incomplete_folder_is_refused(model: Path, missing: str) -> None:
     (model / missing).unlink()
-    with pytest.raises(EvaluationError, match=r"lacks (config\.json|\*\.safetensors); name a complete"):
+    with pytest.raises(BadRequest, match=r"lacks (config\.json|\*\.safetensors); name a complete"):
         find(configured(f"evaluation.checkpoint={model}"))
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="no such folder; correct the path"):
+    with pytest.raises(BadRequest, match="no such folder; correct the path"):
         find(configured("evaluation.checkpoint=/no/such/folder"))
 
 
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
     script = (
-        "from experiments.evaluation.checkpoint import _from_hub, EvaluationError\n"
+        "from experiments.errors import BadRequest\n"
+        "from experiments.evaluation.checkpoint import _from_hub\n"
         "try: _from_hub('some/model')\n"
-        "except EvaluationError as error: print('refused:', error)\n"
+        "except BadRequest as error: print('refused:', error)\n"
     )
     # A port that nobody listens on; the hub's address is read when the library is imported.
     unreachable = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
@@ -284,15 +286,15 @@ def damaged_checkpoint(run: Path, **recorded: Any) -> Path:
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     step = damaged_checkpoint(tmp_path / "run")
-    with pytest.raises(EvaluationError, match=r"lacks model_world_size_2_rank_1\.pt; name a complete checkpoint"):
+    with pytest.raises(BadRequest, match=r"lacks model_world_size_2_rank_1\.pt; name a complete checkpoint"):
         find(configured(f"evaluation.checkpoint={step}"))
-    with pytest.raises(EvaluationError, match="has no complete checkpoint yet"):
+    with pytest.raises(BadRequest, match="has no complete checkpoint yet"):
         find(configured(f"evaluation.checkpoint={tmp_path / 'run'}"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     step = damaged_checkpoint(tmp_path / "run", model="qwen3_4b")
-    with pytest.raises(EvaluationError, match="trained with model=qwen3_4b, not with model=tiny; give model=qwen3_4b"):
+    with pytest.raises(BadRequest, match="trained with model=qwen3_4b, not with model=tiny; give model=qwen3_4b"):
         find(configured(f"evaluation.checkpoint={step}"))
 
 

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from experiments import plan as command
-from experiments.command import Refused
-from experiments.compose import ComposeError, composed, composed_sweep
+from experiments.compose import composed, composed_sweep
+from experiments.errors import BadRequest
 from experiments.planner.checkpoint_size import exact_parameters
 from experiments.planner.planning import plan
 from experiments.planner.settings import GPU_BYTES, Assumptions
-from experiments.planner.shapes import PlanError, model_settings, published_settings, shapes_of
+from experiments.planner.shapes import model_settings, published_settings, shapes_of
 from experiments.resolvers import PROJECT_ROOT
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_the_tiny_models_settings_are_those_it_is_built_from() -> None:
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"model_spec.hub_id=a/b: its config.json is not here"):
+    with pytest.raises(BadRequest, match=r"model_spec.hub_id=a/b: its config.json is not here"):
         published_settings("a/b")
 
 
@@ -98,11 +98,11 @@ def test_assumptions_can_be_given_and_are_checked() -> None:
     overrides, assume = command.split_assumptions(["model=qwen3_4b", "assume.mfu=0.5"])
     assert overrides == ["model=qwen3_4b"]
     assert assume == Assumptions(mfu=0.5)
-    with pytest.raises(PlanError, match=r"assume.mfy=1: no such field; did you mean mfu"):
+    with pytest.raises(BadRequest, match=r"assume.mfy=1: no such field; did you mean mfu"):
         command.split_assumptions(["assume.mfy=1"])
-    with pytest.raises(PlanError, match=r"assume.mfu=fast: must be a valid number"):
+    with pytest.raises(BadRequest, match=r"assume.mfu=fast: must be a valid number"):
         command.split_assumptions(["assume.mfu=fast"])
-    with pytest.raises(PlanError, match=r"assume.mfu=0: must be greater than 0"):
+    with pytest.raises(BadRequest, match=r"assume.mfu=0: must be greater than 0"):
         command.split_assumptions(["assume.mfu=0"])
 
 
@@ -114,7 +114,7 @@ def test_assumptions_can_be_given_and_are_checked() -> None:
     ],
 )
 def test_a_request_that_no_run_can_have_is_refused(override: str, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(BadRequest, match=said):
         command.main(["model=qwen3_4b", override])
 
 
@@ -130,7 +130,7 @@ def test_a_sweep_is_all_its_runs() -> None:
 
 
 def test_an_unknown_choice_is_named() -> None:
-    with pytest.raises(ComposeError, match=r"model=qwen3_5b: there is none \(do you mean qwen3_4b\?\)"):
+    with pytest.raises(BadRequest, match=r"model=qwen3_5b: there is none \(do you mean qwen3_4b\?\)"):
         composed(["model=qwen3_5b"])
 
 

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from ctpo.tir.prompts import SYSTEM_PROMPTS
-from experiments.prepare import PrepareError, prepare_benchmarks, prepare_dataset, prepare_model
+from experiments.errors import BadRequest
+from experiments.prepare import prepare_benchmarks, prepare_dataset, prepare_model
 from experiments.resolvers import PROJECT_ROOT
 
 
@@ -81,12 +82,12 @@ def test_the_arithmetic_data_set_is_built():
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_with_field_value_and_fix(spec, says):
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         model(**spec)
 
 
 def test_a_missing_block_is_named():
-    with pytest.raises(PrepareError, match="model_spec is missing"):
+    with pytest.raises(BadRequest, match="model_spec is missing"):
         prepare_model(OmegaConf.create({}))
 
 
@@ -97,7 +98,7 @@ def test_a_local_model_folder_must_be_complete(tmp_path):
         ("tokenizer.json", "tokenizer"),
         ("a.safetensors", "weights"),
     ):
-        with pytest.raises(PrepareError, match=f"has no {says}"):
+        with pytest.raises(BadRequest, match=f"has no {says}"):
             model(**spec)
         (tmp_path / name).write_text("{}")
     assert model(**spec) == tmp_path
@@ -177,7 +178,7 @@ def test_a_malformed_row_is_refused_by_file_row_and_field(tmp_path, changes, say
         parquet(bad, row(), row(**changes))
         number = 1
     good = parquet(tmp_path / "good.parquet", row())
-    with pytest.raises(PrepareError, match=rf"bad\.parquet row {number}: .*{says}"):
+    with pytest.raises(BadRequest, match=rf"bad\.parquet row {number}: .*{says}"):
         dataset(kind="problems", train=str(good), test=str(bad))
 
 
@@ -191,13 +192,13 @@ def test_a_file_without_rows_is_refused(tmp_path, content, says):
         pq.write_table(pa.Table.from_pylist([row()]).slice(0, 0), path)
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         dataset(kind="problems", train=str(path), test=str(path))
 
 
 def test_the_same_problem_twice_is_refused(tmp_path):
     twice = parquet(tmp_path / "twice.parquet", row(), row())
-    with pytest.raises(PrepareError, match=r"twice\.parquet row 1: the same problem .*twice\.parquet row 0;"):
+    with pytest.raises(BadRequest, match=r"twice\.parquet row 1: the same problem .*twice\.parquet row 0;"):
         dataset(kind="problems", train=str(twice), test=str(twice))
 
 
@@ -211,7 +212,7 @@ def test_a_source_becomes_a_name_that_samples_can_be_filed_under(tmp_path, given
 
 
 def test_data_that_is_not_named_is_asked_for():
-    with pytest.raises(PrepareError, match=r"dataset_spec\.train is not set: name data sets"):
+    with pytest.raises(BadRequest, match=r"dataset_spec\.train is not set: name data sets"):
         dataset(kind="problems")
 
 

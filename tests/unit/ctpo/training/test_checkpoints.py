@@ -28,7 +28,8 @@ from ctpo.training.checkpoints import (
     tracked_step,
 )
 from ctpo.training.resume import Resume, resume_plan, sampling_seed
-from experiments.export import ExportError, find_checkpoint
+from experiments.errors import BadRequest
+from experiments.export import find_checkpoint
 from tests.unit.ctpo.test_records import sample, statistics
 
 PLAN = {"test_freq": 20, "total_steps": 305, "val_before_train": True}
@@ -184,7 +185,7 @@ def test_a_damaged_checkpoint_is_neither_exported_nor_evaluated(trained: Trained
     assert find_checkpoint(trained.run.path) == (trained.checkpoints / "global_step_6" / "actor", 6)
     zero(trained.checkpoints / "global_step_6" / "actor" / "model.pt")
     for path in (trained.run.path, trained.checkpoints / "global_step_6", trained.checkpoints / "global_step_6/actor"):
-        with pytest.raises(ExportError, match=r"global_step_6: damaged \(actor/model.pt: other bytes than when it was"):
+        with pytest.raises(BadRequest, match=r"global_step_6: damaged \(actor/model.pt: other bytes than when it was"):
             find_checkpoint(path)
 
 

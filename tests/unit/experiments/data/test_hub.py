@@ -11,7 +11,7 @@ import yaml
 from hub_server import Hub, serving
 
 from experiments.data import hub
-from experiments.data.errors import PrepareError
+from experiments.errors import BadRequest
 
 PROBLEMS = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n), "id": n} for n in range(50)]
 CONTENT = "".join(json.dumps(problem) + "\n" for problem in PROBLEMS).encode()
@@ -77,7 +77,7 @@ def test_content_that_changed_under_the_same_revision_is_refused_and_not_kept(re
     (path,), _ = fetched()
     path.unlink()
     remote.files["data/test-0.jsonl"] = CONTENT.replace(b"1", b"7")
-    with pytest.raises(PrepareError, match=r"its sha256 is .* changed or damaged.*prepare.py --pin sums"):
+    with pytest.raises(BadRequest, match=r"its sha256 is .* changed or damaged.*prepare.py --pin sums"):
         fetched()
     assert on_disk(tmp_path) == []
 
@@ -85,7 +85,7 @@ def test_content_that_changed_under_the_same_revision_is_refused_and_not_kept(re
 def test_a_file_damaged_on_disk_is_refused(remote: Hub) -> None:
     (path,), _ = fetched()
     path.write_bytes(CONTENT[:100])
-    with pytest.raises(PrepareError, match=r"changed or damaged. Delete .*sums and prepare again"):
+    with pytest.raises(BadRequest, match=r"changed or damaged. Delete .*sums and prepare again"):
         fetched()
 
 
@@ -105,7 +105,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's own attempts
     remote.cut = 100
     remote.files["data/test-0.jsonl"] = CONTENT
-    with pytest.raises(PrepareError, match=r"org/sums: .*try again, or get the file elsewhere and set"):
+    with pytest.raises(BadRequest, match=r"org/sums: .*try again, or get the file elsewhere and set"):
         hub._download("sums", "org/sums", remote.revision, ["data/test-0.jsonl"])
     assert [path for path in (tmp_path / "cache/hub").rglob("*") if path.is_file()] == []
     remote.cut = None
@@ -115,7 +115,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
 def test_a_hub_that_cannot_be_reached_is_one_clear_message(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(
-        PrepareError, match=r"org/sums: the hub cannot be reached .*data_catalog\.sums\.path=FILE"
+        BadRequest, match=r"org/sums: the hub cannot be reached .*data_catalog\.sums\.path=FILE"
     ) as raised:
         fetched()
     assert len(str(raised.value).splitlines()) == 1
@@ -129,7 +129,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_message(remote: Hub, monkeypa
     ],
 )
 def test_a_wrong_name_is_refused_with_the_field(remote: Hub, hub_id: str, pattern: str, says: str) -> None:
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         hub.fetch("sums", hub_id, pattern)
     assert yaml.safe_load(hub.LOCK.read_text()) == {}
 

@@ -20,7 +20,8 @@ from experiments.data.card import CARD_JSON, CARD_TEXT
 from experiments.data.golds import unreadable
 from experiments.data.lengths import PromptLengths
 from experiments.data.overlap import find_overlaps, tokens
-from experiments.prepare import PrepareError, prepare_benchmarks, prepare_dataset
+from experiments.errors import BadRequest
+from experiments.prepare import prepare_benchmarks, prepare_dataset
 
 PIRATES = (
     r"Nine pirates split a chest of $N$ coins so that the oldest takes half of the coins and one more, the next oldest "
@@ -102,7 +103,7 @@ def test_a_local_copy_in_the_data_folder_takes_the_hubs_place(tmp_path: Path) ->
     named.data_catalog.folder = str(tmp_path)
     assert len(rows(prepare_benchmarks(named, ["quiz"])["quiz"])) == 1
     named.data_catalog.folder = str(tmp_path / "nowhere")
-    with pytest.raises(PrepareError, match=r"data_catalog\.folder=.*nowhere: no such folder; correct CTPO_DATA"):
+    with pytest.raises(BadRequest, match=r"data_catalog\.folder=.*nowhere: no such folder; correct CTPO_DATA"):
         prepare_benchmarks(named, ["quiz"])
 
 
@@ -157,7 +158,7 @@ def test_two_files_may_number_their_problems_alike(tmp_path: Path) -> None:
 )
 def test_a_benchmark_with_a_bad_row_is_refused_whole(tmp_path: Path, problems: list[Any], says: str) -> None:
     quiz = written(tmp_path / "a.jsonl", *problems)
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         prepare_benchmarks(config(test=quiz), ["quiz"])
     assert list((tmp_path / "cache").rglob("*.parquet")) == []
 
@@ -175,12 +176,12 @@ def test_a_benchmark_that_is_not_the_one_described_is_refused(
 ) -> None:
     described = config(test=written(tmp_path / "a.jsonl", ("One?", "1")))
     described.data_catalog.quiz = {**described.data_catalog.quiz, **change}
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         prepare_benchmarks(described, ["quiz"])
 
 
 def test_a_name_that_is_nothing_is_refused_with_the_catalogue() -> None:
-    with pytest.raises(PrepareError, match=r"benchmarks=aime99: neither a file or folder nor in the catalogue \(pool"):
+    with pytest.raises(BadRequest, match=r"benchmarks=aime99: neither a file or folder nor in the catalogue \(pool"):
         prepare_benchmarks(config(), ["aime99"])
 
 
@@ -189,7 +190,7 @@ def test_half_a_file_is_refused(tmp_path: Path) -> None:
         whole = written(tmp_path / f"a{suffix}", *[(f"What is {n}?", str(n)) for n in range(20)])
         whole.write_bytes(whole.read_bytes()[:-9])
         says = "line 20: not JSON .*get the file again" if suffix == ".jsonl" else f"not a {suffix[1:]} file .*get it"
-        with pytest.raises(PrepareError, match=says):
+        with pytest.raises(BadRequest, match=says):
             prepare_benchmarks(config(test=whole), ["quiz"])
 
 
@@ -212,7 +213,7 @@ def test_unusable_training_rows_are_dropped_counted_and_listed(tmp_path: Path) -
     text = path.with_name(CARD_TEXT).read_text()
     assert "row 4, as " in text
     assert "whose answer is '1022', not '7'" in text
-    with pytest.raises(PrepareError, match="row 2: reward_model"):
+    with pytest.raises(BadRequest, match="row 2: reward_model"):
         prepare_dataset(config(pool, quiz, unusable="refuse"))
 
 
@@ -270,13 +271,13 @@ def test_the_overlap_of_a_paper_sized_training_set_takes_seconds() -> None:
 )
 def test_wrong_settings_are_refused(tmp_path: Path, checks: dict[str, Any], says: str) -> None:
     quiz = written(tmp_path / "quiz.jsonl", (PIRATES, "1022"))
-    with pytest.raises(PrepareError, match=says):
+    with pytest.raises(BadRequest, match=says):
         prepare_dataset(config(quiz, quiz, **checks))
 
 
 def test_training_data_that_overlaps_entirely_is_refused(tmp_path: Path) -> None:
     quiz = written(tmp_path / "quiz.jsonl", (PIRATES, "1022"))
-    with pytest.raises(PrepareError, match="the checks leave no row"):
+    with pytest.raises(BadRequest, match="the checks leave no row"):
         prepare_dataset(config(quiz, quiz))
 
 
@@ -299,7 +300,7 @@ def test_lengths_are_those_of_the_runs_tokenizer_and_template(tmp_path: Path) ->
     quiz = written(tmp_path / "quiz.jsonl", ("2 + 3?", "5"), ("2 + 3? " * 20, "5"))
     made = config(test=quiz)
     made.model_spec = {"path": str(tmp_path / "model")}
-    with pytest.raises(PrepareError, match=r"max_prompt_length=256: 2 problems of quiz have more"):
+    with pytest.raises(BadRequest, match=r"max_prompt_length=256: 2 problems of quiz have more"):
         prepare_benchmarks(made, ["quiz"])
     made.data.max_prompt_length = 2048
     assert len(rows(prepare_benchmarks(made, ["quiz"])["quiz"])) == 2
@@ -308,7 +309,7 @@ def test_lengths_are_those_of_the_runs_tokenizer_and_template(tmp_path: Path) ->
         path.unlink()
     settings = tmp_path / "model" / "tokenizer_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": None}))
-    with pytest.raises(PrepareError, match="its tokenizer has no chat template"):
+    with pytest.raises(BadRequest, match="its tokenizer has no chat template"):
         PromptLengths(tmp_path / "model", 256).summary(prompts)
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.data.errors import PrepareError
 from experiments.data.rows import NO_ANSWER, NO_PROBLEM, UnusableRow, checked_row
 from experiments.data.sources import read_records
+from experiments.errors import BadRequest
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ MALFORMED: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("field", "value", "named"), MALFORMED)
 def test_a_malformed_row_is_refused_by_place_and_field_in_one_short_line(field: str, value: Any, named: str) -> None:
-    with pytest.raises(PrepareError) as refusal:
+    with pytest.raises(BadRequest) as refusal:
         checked(**{field: value})
     message = str(refusal.value)
     assert not isinstance(refusal.value, UnusableRow)
@@ -171,7 +171,7 @@ def test_a_line_ends_at_lf_alone(tmp_path: Path, separator: str) -> None:
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, content: str, named: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(PrepareError) as refusal:
+    with pytest.raises(BadRequest) as refusal:
         read_records(path)
     assert str(refusal.value).startswith(str(path))
     assert named in str(refusal.value)
@@ -181,14 +181,14 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, content: str, named: str
 def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD.encode() + b'\n{"problem": "\xff", "answer": 5}\n')
-    with pytest.raises(PrepareError, match=r"a\.jsonl line 2: not JSON"):
+    with pytest.raises(BadRequest, match=r"a\.jsonl line 2: not JSON"):
         read_records(path)
 
 
 def test_a_column_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table([["?"], ["5"], ["6"]], names=["problem", "answer", "answer"]), path)
-    with pytest.raises(PrepareError, match="has the columns answer more than once"):
+    with pytest.raises(BadRequest, match="has the columns answer more than once"):
         read_records(path)
 
 

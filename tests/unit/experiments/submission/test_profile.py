@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import preflight, resolvers
+from experiments.errors import BadRequest
 from experiments.submission.executor import Request, batch_scripts
-from experiments.submission.profile import ProfileError, profile_of
+from experiments.submission.profile import profile_of
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,7 @@ def test_more_nodes_follow_the_trainer() -> None:
     ],
 )
 def test_a_wrong_profile_is_named_with_field_and_value(override: str, named: str) -> None:
-    with pytest.raises(ProfileError) as refusal:
+    with pytest.raises(BadRequest) as refusal:
         profile_of(composed("slurm=h100_node", override))
     assert named in str(refusal.value)
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ctpo.records import ConfigMismatch, RecordError, RunDirectory, Submission, config_hash, read_submission
 from ctpo.records.submission import write_submission
 from experiments import resolvers
-from experiments.command import Refused
+from experiments.errors import BadRequest
 from experiments.launch import request_problems, resolved
 from experiments.submission import queue
 from experiments.submission.submit import PlannedRun, _checked, _decided, requested, submit
@@ -113,7 +113,7 @@ def test_runs_that_would_share_a_directory_are_refused_with_the_way_out(
 
 
 def test_a_model_for_the_cpu_is_not_sent_to_a_node_of_gpus(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"slurm=h100_node: asks for 8 GPUs, and model=tiny trains on the CPU; use"):
+    with pytest.raises(BadRequest, match=r"slurm=h100_node: asks for 8 GPUs, and model=tiny trains on the CPU; use"):
         _checked([composed(tmp_path, "slurm=h100_node", "dry_run=true")])
 
 
@@ -133,7 +133,7 @@ def test_a_slurm_without_a_controller_is_called_that(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert queue.has_slurm()
     assert not queue.answers()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(BadRequest) as refused:
         submit([composed(tmp_path / "runs")])
     said = str(refused.value)
     assert "Slurm's controller does not answer (fatal: Could not establish a configuration source)" in said

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import DictConfig
 
 from ctpo.methods import METHODS
-from experiments.compose import ComposeError, composed_sweep
+from experiments.compose import composed_sweep
+from experiments.errors import BadRequest
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ def test_a_sweep_is_any_yaml_file(tmp_path: Path, name: str) -> None:
 def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:
         (tmp_path / "mine.yaml").write_text(content)
-    with pytest.raises(ComposeError) as refused:
+    with pytest.raises(BadRequest) as refused:
         composed_sweep([f"sweeps={tmp_path}/mine.yaml"])
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
