@@ -27,7 +27,7 @@ from rich.text import Text
 from ctpo.records import RecordError, RunRecord, Submission, WaitingRun, find_runs, is_alive, read_submission
 from ctpo.records.files import read_note
 from ctpo.records.progress import REFUSED, read_progress
-from experiments.job_states import Job, job_states
+from experiments.submission.queue import Job, job_states
 
 PROJECT = Path(__file__).resolve().parents[1]
 COLOURS = {

@@ -11,13 +11,17 @@ from filelock import FileLock, Timeout
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-def acquire(path: Path, patience_s: float) -> FileLock | None:
-    """Holds the lock file `path` until `release()` of what is returned; None if another process has it for that long.
+def acquire(path: Path, patience_s: float, mode: int = 0o644) -> FileLock | None:
+    """The lock of the file `path`, held until its `release()`; None if another process keeps it for `patience_s`.
+
+    Args:
+        path: the lock file, made with the rights `mode`.
+        patience_s: seconds to wait; -1 waits without end.
 
     Raises:
         OSError: the file cannot be made.
     """
-    lock = FileLock(path, timeout=patience_s, mode=0o644, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, timeout=patience_s, mode=mode, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(poll_interval=0.05)
     except Timeout:

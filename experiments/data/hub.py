@@ -5,7 +5,6 @@ The lock file records revision, sha256 and rows at the first download; every lat
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import fnmatch
 import hashlib
@@ -20,6 +19,8 @@ from typing import Any, TypeVar
 import yaml
 
 from ctpo.records.files import write_text
+from ctpo.records.locks import acquire
+from experiments.data.files import read_records
 from experiments.errors import BadRequest
 from experiments.tiny.cache import cache_root
 
@@ -182,8 +183,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _record(name: str, hub_id: str, revision: str, files: dict[str, Path]) -> None:
-    from experiments.data.sources import read_records
-
     facts = {file: {"sha256": sha256_of(path), "rows": len(read_records(path))} for file, path in files.items()}
     with _locked():
         lock = read_lock()
@@ -202,9 +201,11 @@ def _locked() -> Iterator[None]:
     """One writer of the lock file at a time, over all processes that share the cache."""
     folder = cache_root() / "hub"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        try:
-            yield
-        except PermissionError as error:
-            raise BadRequest(f"{LOCK}: cannot be written ({error}); make the project's folder writable") from error
+    lock = acquire(folder / ".lock", patience_s=-1)
+    assert lock is not None
+    try:
+        yield
+    except PermissionError as error:
+        raise BadRequest(f"{LOCK}: cannot be written ({error}); make the project's folder writable") from error
+    finally:
+        lock.release()

@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from ctpo.records.shapes import shown
 from experiments.data import card
+from experiments.data.files import read_records
 from experiments.data.golds import unreadable
 from experiments.data.lengths import PromptLengths
 from experiments.data.overlap import find_overlaps, wording
 from experiments.data.rows import UnusableRow, asked_text, checked_row, verl_row
-from experiments.data.sources import Source, read_records
+from experiments.data.sources import Source
 from experiments.errors import BadRequest
 from experiments.specs import Checks
 from experiments.tiny.cache import cached

@@ -71,38 +71,41 @@ def find(config: DictConfig) -> Checkpoint:
         BadRequest: there is none, it is not of the architecture of `config.model_spec`, or, without a checkpoint, the
             model itself cannot be prepared.
     """
-    given, seed = config.evaluation.checkpoint, config.evaluation.seed
+    given = config.evaluation.checkpoint
     if given is None:
-        return Checkpoint(prepare.prepare_model(config), "eval", config.run.model, BASE, seed, 0)
-    path = Path(str(given)).expanduser()
-    if not path.exists():
-        if path.is_absolute() or not HUB_ID.fullmatch(str(given)):
-            raise BadRequest(f"evaluation.checkpoint={given}: no such folder; correct the path")
-        path = _from_hub(str(given))
-        _check_architecture(config, given, path)
-        return Checkpoint(path, "eval", config.run.model, _label(str(given)), seed, 0)
-    path = path.resolve()
+        return Checkpoint(prepare.prepare_model(config), "eval", config.run.model, BASE, config.evaluation.seed, 0)
     try:
-        found = find_checkpoint(path)
-        if found is None:
-            _check_complete(given, path)
-            _check_architecture(config, given, path)
-            return Checkpoint(path, "eval", config.run.model, _label(path.name), seed, 0)
-        return _of_verl(config, given, *found)
+        return _given(config, str(given))
     except BadRequest as error:
         raise BadRequest(f"evaluation.checkpoint={given}: {error}") from error
 
 
-def _of_verl(config: DictConfig, given: str, actor: Path, step: int) -> Checkpoint:
+def _given(config: DictConfig, given: str) -> Checkpoint:
+    path = Path(given).expanduser()
+    if path.exists():
+        path = path.resolve()
+        if (found := find_checkpoint(path)) is not None:
+            return _of_verl(config, *found)
+        _check_complete(path)
+        name = path.name
+    else:
+        if path.is_absolute() or not HUB_ID.fullmatch(given):
+            raise BadRequest("no such folder; correct the path")
+        path, name = _from_hub(given), given
+    _check_architecture(config, path)
+    return Checkpoint(path, "eval", config.run.model, _label(name), config.evaluation.seed, 0)
+
+
+def _of_verl(config: DictConfig, actor: Path, step: int) -> Checkpoint:
     run = run_of_checkpoint(actor)
     recorded = run[1]["run"] if run else {}
     if recorded.get("model", config.run.model) != config.run.model:
         raise BadRequest(
-            f"evaluation.checkpoint={given}: it was trained with model={recorded['model']}, not with "
+            f"it was trained with model={recorded['model']}, not with "
             f"model={config.run.model}; give model={recorded['model']}"
         )
     files = weight_files(actor)
-    _check_architecture(config, given, actor / "huggingface")
+    _check_architecture(config, actor / "huggingface")
     name = "-".join(str(recorded[key]) for key in ("sweep", "model", "method", "seed")) if run else _label(actor.name)
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {"checkpoint": str(actor), "files": stats}
@@ -132,27 +135,26 @@ def _from_hub(hub_id: str) -> Path:
     except Exception as error:  # of many kinds: no network, no such model, no permission
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadRequest(
-            f"evaluation.checkpoint={hub_id}: no such folder, and not to be had from the Hugging Face hub ({reason}); "
+            f"no such folder, and not to be had from the Hugging Face hub ({reason}); "
             f"correct the name, or run `hf download {hub_id} --local-dir DIR` elsewhere and name DIR"
         ) from error
 
 
-def _check_complete(given: str, path: Path) -> None:
+def _check_complete(path: Path) -> None:
     missing = [name for name in ("config.json", "*.safetensors", "tokenizer*.json") if not any(path.glob(name))]
     if missing:
         raise BadRequest(
-            f"evaluation.checkpoint={given}: lacks {', '.join(missing)}; name a complete Hugging Face folder, or a "
-            "global_step_<n> folder of verl"
+            f"lacks {', '.join(missing)}; name a complete Hugging Face folder, or a global_step_<n> folder of verl"
         )
 
 
-def _check_architecture(config: DictConfig, given: str, path: Path) -> None:
+def _check_architecture(config: DictConfig, path: Path) -> None:
     """Raises BadRequest if the checkpoint is of another architecture than `config.model_spec`, where known."""
     found, wanted = json.loads((path / "config.json").read_text()), _expected(config)
     for name in ARCHITECTURE:
         if name in wanted and found.get(name) != wanted[name]:
             raise BadRequest(
-                f"evaluation.checkpoint={given}: of another architecture than model={config.run.model}: {name} is "
+                f"of another architecture than model={config.run.model}: {name} is "
                 f"{found.get(name)}, not {wanted[name]}; choose the model it was made from (model=...), or evaluate "
                 f"the folder as a model of its own with model_spec.kind=folder model_spec.path={path}"
             )

@@ -1,4 +1,4 @@
-"""What the cluster's own commands say: is there a queue here, which jobs are in it, would it take a request."""
+"""What Slurm's commands say: whether there is a queue here, which jobs are in it, whether it takes a request."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import psutil
 
 _TIMEOUT_S = 60
 #: What Slurm's commands say where there is no controller to ask.
 _NOBODY = ("Could not establish a configuration source", "Unable to contact slurm controller")
-
+#: States in which a job may still run.
+PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "SPECIAL_EXIT"})
+ALIVE = PENDING | {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
 
 #: What a new job must not inherit: variables of the job that this command runs in, which srun in the new job would take
 #: for requests; and sbatch's variables for what the request has a field for, as they win over the lines of a script. A
@@ -33,6 +36,22 @@ class QueueError(RuntimeError):
 
 class Unreachable(QueueError):
     """Slurm is installed here, but its controller does not answer."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """`state`: Slurm's word, for example `PENDING`; `reason`: why it waits, or its exit code where it failed."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        return self.state in PENDING
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE
 
 
 def asked_from_outside(variables: Mapping[str, str]) -> dict[str, str]:
@@ -78,19 +97,43 @@ def live_jobs(executor: str, job_ids: Iterable[str]) -> dict[str, str]:
     wanted = set(job_ids)
     if not wanted:
         return {}
-    return _live_processes(wanted) if executor == "local" else _squeue(wanted)
+    if executor == "local":
+        return _live_processes(wanted)
+    return {job_id: job.state for job_id, job in _queued(wanted).items()}
 
 
-def _squeue(wanted: set[str]) -> dict[str, str]:
-    main_ids = sorted({job_id.split("_")[0] for job_id in wanted})
-    try:
-        done = _run(["squeue", "--noheader", "--array", "--jobs", ",".join(main_ids), "--format", "%i|%T"])
-    except QueueError as error:
-        if "Invalid job id" in str(error):
-            return {}  # all of them ended so long ago that Slurm forgot them
-        raise
-    states = dict(line.split("|", 1) for line in done.splitlines() if "|" in line)
-    return {job_id: state for job_id, state in states.items() if job_id in wanted}
+def job_states(job_ids: Iterable[str]) -> dict[str, Job]:
+    """The jobs that Slurm knows, ended ones too, by id (`12` or `12_3`); empty without a Slurm that answers."""
+    wanted, found = set(job_ids), dict[str, Job]()
+    if wanted:
+        with contextlib.suppress(QueueError):
+            found = _queued(wanted, "--states=all")
+    if gone := wanted - set(found):
+        with contextlib.suppress(QueueError):
+            found |= _accounted(gone)
+    return found
+
+
+def _queued(wanted: set[str], *options: str) -> dict[str, Job]:
+    # --array: one line a task. All jobs are asked for: a single id that is gone would fail the whole request.
+    found = {}
+    for job_id, state, reason in _fields("squeue", "--noheader", "--array", "--format=%i|%T|%r", *options):
+        if job_id in wanted:
+            found[job_id] = Job(state, "" if reason == "None" else reason)
+    return found
+
+
+def _accounted(wanted: set[str]) -> dict[str, Job]:
+    request = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode")
+    return {
+        job_id: Job(state.split()[0], f"exit code {code}" if code != "0:0" else "")  # "CANCELLED by 1000"
+        for job_id, state, code in _fields("sacct", *request, f"--jobs={','.join(sorted(wanted))}")
+    }
+
+
+def _fields(*command: str) -> list[list[str]]:
+    """The three fields of each line that a command prints; anything else it says is left out."""
+    return [line.split("|", 2) for line in _run([*command]).splitlines() if line.count("|") >= 2]
 
 
 def _live_processes(wanted: set[str]) -> dict[str, str]:

@@ -7,9 +7,6 @@ any other is submitted. The same call again, or two at once, therefore ends in o
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ctpo.records import RecordError, RunDirectory, Submission, config_hash, read_submission, write_submission
+from ctpo.records.locks import acquire
 from ctpo.records.manifest import now
 from ctpo.records.progress import set_phase
 from experiments.command import refuse
@@ -174,19 +172,18 @@ def _note(request: Request, job_id: str, plan: Sequence[PlannedRun], job_ids: di
 def _only_submitter(root: Path) -> Iterator[None]:
     """One submitter at a time below `root`; the next one then sees what the first has submitted."""
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o664)
+    file = root / ".submit.lock"
+    lock = acquire(file, patience_s=0, mode=0o664)
+    if lock is None:
+        print(f"another submission is under way below {root}; waiting for it", file=sys.stderr)
+        lock = acquire(file, patience_s=-1, mode=0o664)
+    assert lock is not None
+    if not lock.is_locked:
+        print(f"warning: {root} is on a file system without locks; submit from one place", file=sys.stderr)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                print(f"another submission is under way below {root}; waiting for it", file=sys.stderr)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            else:
-                print(f"warning: {root} is on a file system without locks; submit from one place", file=sys.stderr)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _accepted(script: str) -> str:

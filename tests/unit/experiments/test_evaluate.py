@@ -237,8 +237,9 @@ def test_a_folder_that_is_not_there_is_refused() -> None:
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
     script = (
         "from experiments.errors import BadRequest\n"
-        "from experiments.evaluation.checkpoint import _from_hub\n"
-        "try: _from_hub('some/model')\n"
+        "from experiments.compose import composed\n"
+        "from experiments.evaluation.checkpoint import find\n"
+        "try: find(composed(['+evaluation=default', 'evaluation.checkpoint=some/model']))\n"
         "except BadRequest as error: print('refused:', error)\n"
     )
     # A port that nobody listens on; the hub's address is read when the library is imported.

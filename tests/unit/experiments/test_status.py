@@ -13,9 +13,9 @@ import pytest
 
 from ctpo.records import RunDirectory, Submission, is_alive, write_submission
 from ctpo.records.progress import set_phase
-from experiments import job_states
-from experiments.job_states import Job
 from experiments.status import RunStatus, main, status_table, sweep_status
+from experiments.submission import queue
+from experiments.submission.queue import Job
 
 CONFIG = {
     "run": {"sweep": "demo", "model": "tiny", "method": "ctpo", "seed": 0},
@@ -170,7 +170,7 @@ def test_a_job_that_could_not_start_shows_its_reason(tmp_path: Path, slurm: Path
 def test_accounting_is_asked_only_for_what_left_the_queue(slurm: Path) -> None:
     (slurm / "squeue.txt").write_text("7|RUNNING|None\n")
     (slurm / "sacct.txt").write_text("9|CANCELLED by 1000|0:15\n")
-    assert job_states.job_states(["7", "9", "10"]) == {
+    assert queue.job_states(["7", "9", "10"]) == {
         "7": Job("RUNNING"),
         "9": Job("CANCELLED", "exit code 0:15"),
     }
@@ -178,7 +178,7 @@ def test_accounting_is_asked_only_for_what_left_the_queue(slurm: Path) -> None:
 
 def test_without_slurm_nothing_is_known_and_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert job_states.job_states(["7"]) == {}
+    assert queue.job_states(["7"]) == {}
 
 
 def test_unreadable_runs_are_rows_too(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.data.files import read_records
 from experiments.data.rows import NO_ANSWER, NO_PROBLEM, UnusableRow, checked_row
-from experiments.data.sources import read_records
 from experiments.errors import BadRequest
 
 
