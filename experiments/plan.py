@@ -21,7 +21,7 @@ import yaml
 
 from ctpo.training.platforms import environment
 from experiments.compose import composed_sweep
-from experiments.planner.settings import Assumptions
+from experiments.planner.plan_request import Assumptions
 from experiments.request import value_problems
 
 ASSUME = "assume."

@@ -16,7 +16,7 @@ from ctpo.records.shapes import NO_GROUP, Count, Part, PositiveShare, Seed, Shap
 from ctpo.tir.config import TirConfig
 from experiments.errors import BadRequest
 from experiments.evaluation.problems import parse_shard
-from experiments.planner.settings import GPU_BYTES, NonNegative, Positive
+from experiments.planner.plan_request import GPU_BYTES, NonNegative, Positive
 from experiments.specs import distinct
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,63}")

@@ -15,7 +15,7 @@ from ctpo.theory.checks import all_checks
 from ctpo.theory.family import family_rows, family_text
 from ctpo.theory.groups import group_rows, groups_statement, groups_text
 from ctpo.theory.statements import square_root_law, statements, variance_counterexamples
-from ctpo.theory.study import BATCH, Problem, against_horizon, against_off_policyness, against_window, measure
+from ctpo.theory.study import BATCH, DecisionProcess, against_horizon, against_off_policyness, against_window, measure
 from ctpo.theory.tables import checks_text, table_1_text, walk_rows, winners_text, write_csv
 
 VOCABULARY, HORIZON = 3, 6
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = all_checks()
     print(f"Propositions, by enumeration (worst deviation found)\n{checks_text(checks)}\n", flush=True)
     seeds = range(options.problems)
-    problems = [Problem.random(seed, VOCABULARY, HORIZON) for seed in seeds]
+    problems = [DecisionProcess.random(seed, VOCABULARY, HORIZON) for seed in seeds]
     table_1 = [row for problem in problems for row in measure(problem, problem.pair(KL), by_position=True, more=True)]
     print(
         f"Table 1 as numbers: vocabulary {VOCABULARY}, horizon {HORIZON}, policies {KL:g} nats per response apart;\n"

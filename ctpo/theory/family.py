@@ -25,7 +25,7 @@ from ctpo.theory.study import (
     OUTCOME_LEVEL,
     TOKEN_LEVEL,
     WINDOW_DEVIATIONS,
-    Problem,
+    DecisionProcess,
     Row,
     problem_settings,
 )
@@ -62,7 +62,7 @@ def scaled(method: Method, pair: PolicyPair) -> Method:
     return dataclasses.replace(method, window=LogWindow(low * share, high * share))
 
 
-def family_rows(problems: Iterable[Problem], kl: float, methods: Sequence[Method] | None = None) -> list[Row]:
+def family_rows(problems: Iterable[DecisionProcess], kl: float, methods: Sequence[Method] | None = None) -> list[Row]:
     """One row per problem, kind of advantage and method; relative to the true gradient's norm.
 
     `bias`, `variance` (of one response) and `mse_batch` after the best common scale, `length`: a method that merely

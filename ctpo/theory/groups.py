@@ -18,7 +18,7 @@ from ctpo.theory.advantages import exact_advantage
 from ctpo.theory.estimators import TABLE_1, method_coefficients, target_gradient, without_clipping
 from ctpo.theory.mdp import FloatArray
 from ctpo.theory.policies import PolicyPair
-from ctpo.theory.study import BATCH, OUTCOME_LEVEL, Problem, Row, problem_settings
+from ctpo.theory.study import BATCH, OUTCOME_LEVEL, DecisionProcess, Row, problem_settings
 from ctpo.theory.tables import LABELS, median
 
 STD_EPSILON = 1e-6
@@ -124,7 +124,7 @@ def _square_moments(share: float, size: int, std_normalised: bool) -> FloatArray
 SIZES = (2, 4, 8, 16, 64)
 
 
-def group_rows(problems: Iterable[Problem], kl: float) -> list[Row]:
+def group_rows(problems: Iterable[DecisionProcess], kl: float) -> list[Row]:
     """Table 1's ratios without clipping under the advantage of practice: a row per problem, ratio and size of group.
 
     `bias` and `variance` at the gradient's own length, `variance` of a batch of `BATCH` responses, `length` the

@@ -18,7 +18,7 @@ from ctpo.methods.windows import (
     Window,
 )
 from ctpo.theory.family import family_rows
-from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, WINDOW_DEVIATIONS, Problem, Row
+from ctpo.theory.study import BATCH, OUTCOME_LEVEL, TOKEN_LEVEL, WINDOW_DEVIATIONS, DecisionProcess, Row
 from ctpo.theory.tables import ROUNDING, median
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -44,7 +44,7 @@ token-level advantage of the theory, and with the outcome-level one of practice.
 
 def page() -> str:
     """The whole page."""
-    rows = family_rows([Problem.random(seed, VOCABULARY, HORIZON) for seed in range(PROBLEMS)], KL)
+    rows = family_rows([DecisionProcess.random(seed, VOCABULARY, HORIZON) for seed in range(PROBLEMS)], KL)
     sections = [section(method) for method in METHODS.values()]
     return "\n".join([HEAD, summary(rows), *sections])
 

@@ -12,7 +12,7 @@ from ctpo.theory.checks import random_pair
 from ctpo.theory.estimators import method_coefficients, moments, without_clipping
 from ctpo.theory.mdp import TokenTree, verifiable_reward
 from ctpo.theory.policies import Recurrent
-from ctpo.theory.study import BATCH, OUTCOME_LEVEL, THROUGH_THE_SUM, TOKEN_LEVEL, Problem, Row
+from ctpo.theory.study import BATCH, OUTCOME_LEVEL, THROUGH_THE_SUM, TOKEN_LEVEL, DecisionProcess, Row
 from ctpo.theory.tables import NAMES, ROUNDING, median
 from ctpo.theory.variance import log_ratio_spread
 
@@ -166,7 +166,7 @@ def variance_counterexamples(count: int) -> str:
     )
 
 
-def square_root_law(problems: Sequence[Problem], levels: Sequence[float]) -> str:
+def square_root_law(problems: Sequence[DecisionProcess], levels: Sequence[float]) -> str:
     """How far the exact variance of `log rho_t` is from its increments' summed variances."""
     parts = []
     for kl in levels:

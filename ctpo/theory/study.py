@@ -45,7 +45,7 @@ TOKEN_LEVEL, OUTCOME_LEVEL = "token", "outcome"
 
 
 @dataclass(frozen=True)
-class Problem:
+class DecisionProcess:
     """One random decision process with its starting policy; all from `seed`."""
 
     seed: int
@@ -55,7 +55,7 @@ class Problem:
     direction: FloatArray
 
     @classmethod
-    def random(cls, seed: int, vocabulary: int, horizon: int) -> Problem:
+    def random(cls, seed: int, vocabulary: int, horizon: int) -> DecisionProcess:
         generator = np.random.default_rng([seed, vocabulary, horizon])
         tree = TokenTree(vocabulary, horizon)
         family = Tabular(tree)
@@ -101,7 +101,9 @@ class Estimator:
 ESTIMATORS = tuple(Estimator(ratio, clipping) for clipping in ("none", "window") for ratio in TABLE_1)
 
 
-def measure(problem: Problem, pair: PolicyPair, *, by_position: bool = False, more: bool = False) -> Iterator[Row]:
+def measure(
+    problem: DecisionProcess, pair: PolicyPair, *, by_position: bool = False, more: bool = False
+) -> Iterator[Row]:
     """One row per estimator and kind of advantage (and slot); `more` adds the gradient through the sum.
 
     Bias, variance and error are relative to the norm of the true gradient: 1 is as large as the gradient itself.
@@ -140,7 +142,7 @@ def measure(problem: Problem, pair: PolicyPair, *, by_position: bool = False, mo
 
 def against_off_policyness(seeds: Sequence[int], levels: Sequence[float], vocabulary: int, horizon: int) -> list[Row]:
     """Rows of `measure` for each KL divergence (nats per response)."""
-    problems = [Problem.random(seed, vocabulary, horizon) for seed in seeds]
+    problems = [DecisionProcess.random(seed, vocabulary, horizon) for seed in seeds]
     return [row for problem in problems for kl in levels for row in measure(problem, problem.pair(kl))]
 
 
@@ -149,7 +151,7 @@ def against_horizon(seeds: Sequence[int], horizons: Sequence[int], vocabulary: i
     rows: list[Row] = []
     for seed in seeds:
         for horizon in horizons:
-            problem = Problem.random(seed, vocabulary, horizon)
+            problem = DecisionProcess.random(seed, vocabulary, horizon)
             rows += measure(problem, problem.pair(kl_per_token * horizon))
     return rows
 
@@ -158,7 +160,7 @@ def against_window(seeds: Sequence[int], deviations: Sequence[float], kl: float,
     """The cumulative ratio under windows of several widths, growing as sqrt(t) and fixed, outcome-level advantage."""
     rows: list[Row] = []
     for seed in seeds:
-        problem = Problem.random(seed, *size)
+        problem = DecisionProcess.random(seed, *size)
         pair = problem.pair(kl)
         target = target_gradient(pair, exact_advantage(pair, problem.rewards))
         norm = float(np.linalg.norm(target.sum(axis=0)))
@@ -181,7 +183,7 @@ def against_window(seeds: Sequence[int], deviations: Sequence[float], kl: float,
     return rows
 
 
-def problem_settings(problem: Problem, pair: PolicyPair) -> Row:
+def problem_settings(problem: DecisionProcess, pair: PolicyPair) -> Row:
     tree = pair.tree
     return {
         "seed": problem.seed,

@@ -32,7 +32,7 @@ from experiments.evaluation.problems import (
     own_part,
     parse_shard,
 )
-from experiments.evaluation.progress import SampleBar
+from experiments.evaluation.sample_bar import SampleBar
 from experiments.evaluation.summary import accuracy, in_words
 from experiments.progress import captured_output
 from experiments.surroundings import of_a_run
@@ -202,10 +202,10 @@ def _sample(
         bar.phase("starting Ray, verl and vLLM")
         begun = time.perf_counter()
         try:
-            from experiments.evaluation.worker import Request
+            from experiments.evaluation.worker import SampleRequest
 
             with tool_server(TirConfig.from_node(config["tir"])), rollout(config, folder) as manager:
-                requests = [Request(key, rows[key.benchmark, key.problem_id]) for key in wanted]
+                requests = [SampleRequest(key, rows[key.benchmark, key.problem_id]) for key in wanted]
                 manager.warm_up(requests[0].row)
                 bar.phase("sampling")
                 started = time.perf_counter()

@@ -28,7 +28,7 @@ TRIES = 2
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """One sample to draw: whose, and the dataset row that verl's agent loop gets."""
 
     key: SampleKey
@@ -82,7 +82,9 @@ class TimedClient(LLMServerClient):
 class EvaluationWorker(AgentLoopWorker):
     """Runs trajectories of the configured agent loop, `concurrency` at a time."""
 
-    async def evaluate(self, requests: list[Request], seed: int, concurrency: int) -> AsyncIterator[list[Outcome]]:
+    async def evaluate(
+        self, requests: list[SampleRequest], seed: int, concurrency: int
+    ) -> AsyncIterator[list[Outcome]]:
         """Draw all `requests`; yields outcomes as they come, those that are ready at once together.
 
         Args:
@@ -90,7 +92,7 @@ class EvaluationWorker(AgentLoopWorker):
             seed: of the evaluation; each sample's own seed is derived from it.
             concurrency: trajectories at a time.
         """
-        waiting: Iterator[Request] = iter(requests)
+        waiting: Iterator[SampleRequest] = iter(requests)
         running = {asyncio.create_task(self._draw(request, seed)) for request in islice(waiting, concurrency)}
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +116,7 @@ class EvaluationWorker(AgentLoopWorker):
         seconds: float = self.llm_client.busy.seconds
         return seconds
 
-    async def _draw(self, request: Request, seed: int) -> Outcome:
+    async def _draw(self, request: SampleRequest, seed: int) -> Outcome:
         rollout, key = self.config.actor_rollout_ref.rollout, request.key
         sampling = {
             "temperature": rollout.val_kwargs.temperature,
@@ -159,7 +161,7 @@ class EvaluationManager(AgentLoopManager):
         """Return when all workers, and what they work with, are ready to work at full speed."""
         ray.get([worker.warm_up.remote(row) for worker in self.agent_loop_workers])
 
-    def evaluate(self, requests: list[Request], seed: int, concurrency: int) -> Iterator[list[Outcome]]:
+    def evaluate(self, requests: list[SampleRequest], seed: int, concurrency: int) -> Iterator[list[Outcome]]:
         """Outcomes of all `requests`, spread over the workers, as they come."""
         workers = self.agent_loop_workers
         streams = [

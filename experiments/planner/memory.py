@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 
 from experiments.errors import BadRequest
-from experiments.planner.settings import GIB, GPU_BYTES, Assumptions, Request
+from experiments.planner.plan_request import GIB, GPU_BYTES, Assumptions, PlanRequest
 from experiments.planner.shapes import Shapes, empty_model
 from experiments.planner.tracing import StepMemory, register_attention, trace_step
 
@@ -96,7 +96,7 @@ def gathered_bytes(shapes: Shapes, width: int = BFLOAT16) -> int:
 
 
 def per_gpu(
-    shapes: Shapes, line: PerToken, request: Request, assume: Assumptions, gpu_gb: int | None = None
+    shapes: Shapes, line: PerToken, request: PlanRequest, assume: Assumptions, gpu_gb: int | None = None
 ) -> GpuMemory:
     """Memory by part on a GPU with `gpu_gb` on its label (None: the request's).
 
@@ -155,7 +155,7 @@ def largest_micro_batch(line: PerToken, free: int, imbalance: float) -> int:
     return max(int(min(room) / imbalance), 0)
 
 
-def engine_activations(shapes: Shapes, request: Request) -> int:
+def engine_activations(shapes: Shapes, request: PlanRequest) -> int:
     """vLLM's own temporaries: a batch of prefill tokens through a layer, and the sampler's float32 logits (three
     copies) of all running sequences."""
     layer_width = shapes.layer // max(shapes.hidden, 1)  # sum of the layer's projections' other dimensions
@@ -164,7 +164,7 @@ def engine_activations(shapes: Shapes, request: Request) -> int:
     return prefill + sampler
 
 
-def kv_pool_tokens(shapes: Shapes, request: Request, free: int, width: int) -> int:
+def kv_pool_tokens(shapes: Shapes, request: PlanRequest, free: int, width: int) -> int:
     """Tokens that a KV pool of `free` bytes holds, for one replica of `tensor_parallel` GPUs."""
     each = shapes.kv_bytes_per_token(width) // request.tensor_parallel
     return max(free, 0) // each

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from experiments.planner.memory import GpuMemory, activation_line, per_gpu
-from experiments.planner.settings import GPU_BYTES, Assumptions, Request, request_of
+from experiments.planner.plan_request import GPU_BYTES, Assumptions, PlanRequest, request_of
 from experiments.planner.shapes import Shapes, model_settings, shapes_of
 from experiments.planner.work import RunWork, StepWork, Storage, run_work, step_work, storage
 
@@ -18,7 +18,7 @@ class Plan:
     """All of one run. `memory` is on the request's GPU, `sizes` on each known size, `without_checkpointing` on the
     request's with all activations kept."""
 
-    request: Request
+    request: PlanRequest
     shapes: Shapes
     memory: GpuMemory
     sizes: dict[int, GpuMemory]

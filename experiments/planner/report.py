@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console, Group
 from rich.table import Table
 
+from experiments.planner.plan_request import GIB, Assumptions, PlanRequest
 from experiments.planner.planning import Plan
-from experiments.planner.settings import GIB, Assumptions, Request
 from experiments.planner.work import mean_response
 
 
@@ -86,7 +86,7 @@ def storage_table(plan: Plan) -> Table:
     return table
 
 
-def assumptions_table(request: Request, assume: Assumptions) -> Table:
+def assumptions_table(request: PlanRequest, assume: Assumptions) -> Table:
     table = _table("Assumptions (change one with assume.<name>=<value>)", "name", "value")
     for name, value in assume:
         if name == "response_tokens" and value is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.planner.memory import GpuMemory
-from experiments.planner.settings import Assumptions, Request
+from experiments.planner.plan_request import Assumptions, PlanRequest
 from experiments.planner.shapes import Shapes
 
 
@@ -43,7 +43,7 @@ class RunWork:
         return self.training_h + self.evaluation_h
 
 
-def mean_response(request: Request, assume: Assumptions) -> float:
+def mean_response(request: PlanRequest, assume: Assumptions) -> float:
     """Mean tokens of a response over all turns, tool output included."""
     return 0.4 * request.max_response if assume.response_tokens is None else assume.response_tokens
 
@@ -55,7 +55,7 @@ def forward_flops_per_token(shapes: Shapes, mean_context: float) -> float:
     return 2 * multiplied + attention
 
 
-def step_work(shapes: Shapes, memory: GpuMemory, request: Request, assume: Assumptions) -> StepWork:
+def step_work(shapes: Shapes, memory: GpuMemory, request: PlanRequest, assume: Assumptions) -> StepWork:
     """Estimate one step. Training is bound by arithmetic, generation by memory bandwidth."""
     response = mean_response(request, assume)
     length = assume.prompt_tokens + response
@@ -85,7 +85,7 @@ def step_work(shapes: Shapes, memory: GpuMemory, request: Request, assume: Assum
 def generation_seconds(
     shapes: Shapes,
     memory: GpuMemory,
-    request: Request,
+    request: PlanRequest,
     assume: Assumptions,
     sequences: float,
     length: float,
@@ -104,12 +104,12 @@ def generation_seconds(
     return concurrent, assume.straggler * generated / tokens_per_s
 
 
-def evaluations_of(request: Request) -> int:
+def evaluations_of(request: PlanRequest) -> int:
     """Before training, every `trainer.test_freq` steps, and after the last step."""
     return 1 + (-(-request.steps // request.test_every) if request.test_every > 0 else 0)
 
 
-def run_work(step: StepWork, shapes: Shapes, memory: GpuMemory, request: Request, assume: Assumptions) -> RunWork:
+def run_work(step: StepWork, shapes: Shapes, memory: GpuMemory, request: PlanRequest, assume: Assumptions) -> RunWork:
     """All steps and evaluations of a run."""
     evaluations = evaluations_of(request)
     samples = assume.benchmark_problems * request.test_samples
@@ -142,7 +142,7 @@ SAMPLE_ROW_BYTES = 400
 METRICS_ROW_BYTES = 6_000
 
 
-def storage(shapes: Shapes, request: Request, assume: Assumptions) -> Storage:
+def storage(shapes: Shapes, request: PlanRequest, assume: Assumptions) -> Storage:
     """Checkpoints (float32 weights and two moments; the kept ones, the best one, one being written) and records."""
     checkpoint = 3 * 4 * shapes.total
     evaluations = evaluations_of(request)

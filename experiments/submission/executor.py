@@ -16,7 +16,7 @@ from experiments.submission.profile import Profile
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """One job to be: `name` in the queue, `work` what it calls (pickled), `directory` where its submission is noted."""
 
     name: str
@@ -47,7 +47,7 @@ def batch_script(profile: Profile, folder: Path, job_name: str, jobs: int) -> st
     return str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))
 
 
-def batch_scripts(profile: Profile, folder: Path, requests: Sequence[Request]) -> list[str]:
+def batch_scripts(profile: Profile, folder: Path, requests: Sequence[JobRequest]) -> list[str]:
     """One script a request, or one for all where the profile makes an array."""
     if not requests:
         return []
@@ -58,7 +58,7 @@ def batch_scripts(profile: Profile, folder: Path, requests: Sequence[Request]) -
 
 @queue.outside_of_jobs()
 def enqueue(
-    profile: Profile, folder: Path, requests: Sequence[Request], queued: Callable[[Request, str], None]
+    profile: Profile, folder: Path, requests: Sequence[JobRequest], queued: Callable[[JobRequest, str], None]
 ) -> None:
     """Queue all requests, calling `queued(request, job_id)` as soon as each has an id.
 
@@ -90,9 +90,9 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _is_array(profile: Profile, requests: Sequence[Request]) -> bool:
+def _is_array(profile: Profile, requests: Sequence[JobRequest]) -> bool:
     return profile.executor == "slurm" and profile.array_parallelism is not None and len(requests) > 1
 
 
-def _array_name(requests: Sequence[Request]) -> str:
+def _array_name(requests: Sequence[JobRequest]) -> str:
     return f"{requests[0].name.split('-')[0]}-array"

@@ -25,7 +25,7 @@ from experiments.command import refuse
 from experiments.errors import BadRequest
 from experiments.launch import FILLED_IN, filled_in, request_problems, requested
 from experiments.submission import executor, queue
-from experiments.submission.executor import Request
+from experiments.submission.executor import JobRequest
 from experiments.submission.job import TrainingJob
 from experiments.submission.profile import Profile, profile_of
 
@@ -68,7 +68,7 @@ def submit(configs: Sequence[DictConfig]) -> int:
     with _only_submitter(root):
         plan = _planned(configs, profile)
         chosen = [run for run in plan if run.action == "submit"]
-        requests = [Request(run.name, run.directory, _work(run, profile)) for run in chosen]
+        requests = [JobRequest(run.name, run.directory, _work(run, profile)) for run in chosen]
         for script in executor.batch_scripts(profile, folder, requests)[:1] if profile.executor == "slurm" else []:
             _accepted(script)
         job_ids: dict[Path, str] = {}
@@ -160,7 +160,7 @@ def _work(run: PlannedRun, profile: Profile) -> TrainingJob:
     return TrainingJob(plain, str(run.directory), limit_s, grace_s, profile.tasks)
 
 
-def _note(request: Request, job_id: str, plan: Sequence[PlannedRun], job_ids: dict[Path, str]) -> None:
+def _note(request: JobRequest, job_id: str, plan: Sequence[PlannedRun], job_ids: dict[Path, str]) -> None:
     run = next(run for run in plan if run.directory == request.directory)
     submission = Submission(job_id, str(run.config.slurm.profile), now(), config_hash(run.wanted))
     write_submission(request.directory, submission)
@@ -205,7 +205,7 @@ def _show(profile: Profile, plan: Sequence[PlannedRun], folder: Path) -> None:
     Whole configurations and batch scripts go to files, for they are thousands of lines that hardly differ.
     """
     chosen = [run for run in plan if run.action == "submit"]
-    requests = [Request(run.name, run.directory, _work(run, profile)) for run in chosen]
+    requests = [JobRequest(run.name, run.directory, _work(run, profile)) for run in chosen]
     scripts = executor.batch_scripts(profile, folder, requests) if profile.executor == "slurm" else []
     shown = folder.with_name(".dry_run")
     shown.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ctpo.tir.prompts import SYSTEM_PROMPTS
 from experiments.tiny.cache import PREPARED, cached, write_settings
 from experiments.tiny.chat_template import CHAT_TEMPLATE
-from experiments.tiny.problems import Problem, Split, draw_distinct, messages, question
+from experiments.tiny.problems import ArithmeticProblem, Split, draw_distinct, messages, question
 from experiments.tiny.spec import ArithmeticSpec, TinyModelSpec
 
 RECIPE_VERSION = 1
@@ -107,7 +107,7 @@ def write_rows(path: Path, split: Split, count: int, seed: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-def _row(problem: Problem, asked: str, split: Split, index: int) -> dict[str, Any]:
+def _row(problem: ArithmeticProblem, asked: str, split: Split, index: int) -> dict[str, Any]:
     return {
         "data_source": "arithmetic",
         "prompt": messages(asked),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ctpo.sandbox.results import ExecutionResult
 from ctpo.tir.prompts import observation
-from experiments.tiny.problems import LABELS, SYMBOLS, Op, Problem, question
+from experiments.tiny.problems import LABELS, SYMBOLS, ArithmeticProblem, Op, question
 from experiments.tiny.spec import Quality
 
 INTRO = (
@@ -79,13 +79,15 @@ GUESS_ERRORS = (0, 0, -10, -2, -1, 1, 2, 3, 10)
 class Demonstration:
     """One trajectory: the model's turns, and between them what the tool returned (one fewer)."""
 
-    problem: Problem
+    problem: ArithmeticProblem
     question: str
     turns: tuple[str, ...]
     observations: tuple[str, ...]
 
 
-def demonstrate(rng: random.Random, problem: Problem, quality: Quality, tool_output_chars: int) -> Demonstration:
+def demonstrate(
+    rng: random.Random, problem: ArithmeticProblem, quality: Quality, tool_output_chars: int
+) -> Demonstration:
     """A demonstration of `problem`; the chain that it computes is never one of the test split.
 
     Raises ValueError if the problem itself is of the test split.
@@ -102,7 +104,7 @@ def demonstrate(rng: random.Random, problem: Problem, quality: Quality, tool_out
         turn = f"{plan} {rng.choice(MENTAL)} {rng.choice(FINISH).format(r=guess)}"
         return Demonstration(problem, asked, (turn,), ())
 
-    computed = Problem(problem.start, ops)
+    computed = ArithmeticProblem(problem.start, ops)
     printed = str(computed.answer)
     turns: list[str] = []
     observations: list[str] = []
@@ -123,7 +125,7 @@ def demonstrate(rng: random.Random, problem: Problem, quality: Quality, tool_out
     return Demonstration(problem, asked, tuple(turns), tuple(observations))
 
 
-def program(rng: random.Random, chain: Problem, failing: bool) -> tuple[str, ExecutionResult]:
+def program(rng: random.Random, chain: ArithmeticProblem, failing: bool) -> tuple[str, ExecutionResult]:
     """Straight-line code that computes `chain`, and what the sandbox returns for it.
 
     The result follows from the chain itself, so that thousands of demonstrations need no thousands of
@@ -153,10 +155,10 @@ def program(rng: random.Random, chain: Problem, failing: bool) -> tuple[str, Exe
     return "\n".join([*lines, f"print({shown})"]), result
 
 
-def _misread(rng: random.Random, problem: Problem, probability: float) -> tuple[Op, ...]:
+def _misread(rng: random.Random, problem: ArithmeticProblem, probability: float) -> tuple[Op, ...]:
     while True:
         ops = tuple(_misread_step(rng, step, probability) for step in problem.ops)
-        if Problem(problem.start, ops).split == "train":
+        if ArithmeticProblem(problem.start, ops).split == "train":
             return ops
 
 

@@ -31,7 +31,7 @@ _REQUESTS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class ArithmeticProblem:
     """A chain of one to four operations on a start value; equal content means equal problem."""
 
     start: int
@@ -66,7 +66,7 @@ def apply(op: str, value: int, n: int) -> int:
     return value % n
 
 
-def draw(rng: random.Random, split: Split) -> Problem:
+def draw(rng: random.Random, split: Split) -> ArithmeticProblem:
     """A random problem of `split`: two to four steps, operands 2 to 9, `mod` only as the last step."""
     while True:
         problem = _draw_any(rng)
@@ -74,15 +74,15 @@ def draw(rng: random.Random, split: Split) -> Problem:
             return problem
 
 
-def draw_distinct(rng: random.Random, split: Split, count: int) -> list[Problem]:
+def draw_distinct(rng: random.Random, split: Split, count: int) -> list[ArithmeticProblem]:
     """`count` problems of `split`, no two with the same content."""
-    found: dict[Problem, None] = {}
+    found: dict[ArithmeticProblem, None] = {}
     while len(found) < count:
         found.setdefault(draw(rng, split))
     return list(found)
 
 
-def question(rng: random.Random, problem: Problem) -> str:
+def question(rng: random.Random, problem: ArithmeticProblem) -> str:
     """The problem in words, one of many wordings."""
     steps = (f"{LABELS[i]}: {rng.choice(_REQUESTS[op]).format(n=n)}" for i, (op, n) in enumerate(problem.ops))
     return f"Start with {problem.start}: {', '.join(steps)}."
@@ -96,11 +96,11 @@ def messages(question: str) -> list[dict[str, str]]:
     ]
 
 
-def _draw_any(rng: random.Random) -> Problem:
+def _draw_any(rng: random.Random) -> ArithmeticProblem:
     length = rng.choice((2, 3, 4))
     start = rng.randint(2, 9)
     ops: list[Op] = []
     for i in range(length):
         op = rng.choice(("add", "sub", "mul") if i < length - 1 else tuple(SYMBOLS))
         ops.append((op, rng.randint(5, 9) if op == "mod" else rng.randint(2, 9)))
-    return Problem(start, tuple(ops))
+    return ArithmeticProblem(start, tuple(ops))

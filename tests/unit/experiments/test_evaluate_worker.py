@@ -16,7 +16,7 @@ from ctpo.tir.seeds import sample_seed
 from experiments.evaluation.checkpoint import Checkpoint
 from experiments.evaluation.job import MAX_FAILED, Evaluation, EvaluationFailed, _record
 from experiments.evaluation.problems import Benchmark, SampleKey
-from experiments.evaluation.worker import TRIES, Busy, EvaluationWorker, Outcome, Request
+from experiments.evaluation.worker import TRIES, Busy, EvaluationWorker, Outcome, SampleRequest
 
 ROLLOUT = {
     "val_kwargs": {"temperature": 0.7, "top_p": 1.0, "top_k": -1},
@@ -48,7 +48,7 @@ class Worker(EvaluationWorker):
 
 
 def draw(worker: Worker, number: int = 40, concurrency: int = 7) -> list[Outcome]:
-    requests = [Request(key, {"key": key}) for key in keys(number)]
+    requests = [SampleRequest(key, {"key": key}) for key in keys(number)]
 
     async def everything() -> list[Outcome]:
         return [outcome async for batch in worker.evaluate(requests, 5, concurrency) for outcome in batch]

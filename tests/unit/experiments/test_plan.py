@@ -11,8 +11,8 @@ from experiments import plan as command
 from experiments.compose import composed, composed_sweep
 from experiments.errors import BadRequest
 from experiments.planner.checkpoint_size import exact_parameters
+from experiments.planner.plan_request import GPU_BYTES, Assumptions
 from experiments.planner.planning import plan
-from experiments.planner.settings import GPU_BYTES, Assumptions
 from experiments.planner.shapes import model_settings, published_settings, shapes_of
 from experiments.resolvers import PROJECT_ROOT
 

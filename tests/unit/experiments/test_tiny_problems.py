@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from experiments.tiny.problems import Problem, apply, draw, draw_distinct, question
+from experiments.tiny.problems import ArithmeticProblem, apply, draw, draw_distinct, question
 
 
 def test_the_answer_is_what_python_computes_from_the_chain():
@@ -24,15 +24,15 @@ def test_the_remainder_of_a_negative_number_is_not_negative():
 
 def test_equal_content_has_one_id_and_one_split_whatever_the_wording():
     rng = random.Random(1)
-    problem = Problem(3, (("add", 4), ("mul", 2)))
+    problem = ArithmeticProblem(3, (("add", 4), ("mul", 2)))
     assert len({question(rng, problem) for _ in range(50)}) > 5
-    again = Problem(3, (("add", 4), ("mul", 2)))
+    again = ArithmeticProblem(3, (("add", 4), ("mul", 2)))
     assert (problem.problem_id, problem.split) == (again.problem_id, again.split)
-    assert problem.problem_id != Problem(3, (("mul", 2), ("add", 4))).problem_id
+    assert problem.problem_id != ArithmeticProblem(3, (("mul", 2), ("add", 4))).problem_id
 
 
 def test_a_question_states_start_every_label_and_every_operand():
-    asked = question(random.Random(2), Problem(9, (("mul", 5), ("sub", 4), ("mod", 7))))
+    asked = question(random.Random(2), ArithmeticProblem(9, (("mul", 5), ("sub", 4), ("mod", 7))))
     assert asked.startswith("Start with 9: A: ")
     assert [asked.index(part) for part in ("A:", "5", "B:", "4", "C:", "7")] == sorted(
         asked.index(part) for part in ("A:", "5", "B:", "4", "C:", "7")

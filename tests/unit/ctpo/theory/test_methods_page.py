@@ -10,9 +10,9 @@ from ctpo.methods.windows import CalibratedWindow, LogWindow, NoWindow, Position
 from ctpo.theory import methods_page
 from ctpo.theory.estimators import log_ratio_deviations
 from ctpo.theory.family import family_rows, scaled
-from ctpo.theory.study import WINDOW_DEVIATIONS, Problem
+from ctpo.theory.study import WINDOW_DEVIATIONS, DecisionProcess
 
-PROBLEM = Problem.random(0, 2, 4)
+PROBLEM = DecisionProcess.random(0, 2, 4)
 PAIR = PROBLEM.pair(0.2)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ctpo.theory import __main__ as command
 from ctpo.theory.checks import all_checks
-from ctpo.theory.study import BATCH, TOKEN_LEVEL, Problem, measure
+from ctpo.theory.study import BATCH, TOKEN_LEVEL, DecisionProcess, measure
 from ctpo.theory.tables import Check, median, table_1_text, write_csv
 
 pytestmark = pytest.mark.slow
@@ -81,11 +81,11 @@ def test_every_claim_is_checked_and_holds() -> None:
 
 def test_pairs_lie_as_far_apart_as_was_asked() -> None:
     for kl in (1e-3, 0.25):
-        assert Problem.random(3, 3, 4).pair(kl).sequence_kl == pytest.approx(kl, rel=1e-6)
+        assert DecisionProcess.random(3, 3, 4).pair(kl).sequence_kl == pytest.approx(kl, rel=1e-6)
 
 
 def test_rows_add_up_and_the_text_shows_their_medians() -> None:
-    problem = Problem.random(0, 3, 4)
+    problem = DecisionProcess.random(0, 3, 4)
     found = list(measure(problem, problem.pair(0.1), by_position=True, more=True))
     for row in found:
         assert row["mse_batch"] == pytest.approx(row["bias"] ** 2 + row["variance"] / BATCH)

@@ -14,7 +14,7 @@ from ctpo.theory.checks import normalised, random_pair
 from ctpo.theory.estimators import TABLE_1, log_ratios, method_coefficients, moments, without_clipping
 from ctpo.theory.mdp import TokenTree, verifiable_reward
 from ctpo.theory.policies import PolicyPair, Recurrent, Tabular
-from ctpo.theory.study import Problem
+from ctpo.theory.study import DecisionProcess
 from ctpo.theory.variance import (
     Numbers,
     chi_squared,
@@ -179,7 +179,7 @@ def test_the_spread_of_the_log_ratio_is_what_a_loop_over_responses_gives() -> No
 
 def test_increments_are_uncorrelated_to_first_order_in_the_policies_distance() -> None:
     """What makes std grow as sqrt(t): a hundred times closer, ten times less correlation."""
-    problem = Problem.random(0, 3, 6)
+    problem = DecisionProcess.random(0, 3, 6)
 
     def excess(kl: float) -> float:
         spread = log_ratio_spread(problem.pair(kl))

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import preflight, resolvers
 from experiments.errors import BadRequest
-from experiments.submission.executor import Request, batch_scripts
+from experiments.submission.executor import JobRequest, batch_scripts
 from experiments.submission.profile import profile_of
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def options(script: str) -> dict[str, str]:
 
 
 def scripts(config: DictConfig, runs: int = 1) -> list[str]:
-    requests = [Request(f"sweep-{index}", Path("/runs") / str(index), print) for index in range(runs)]
+    requests = [JobRequest(f"sweep-{index}", Path("/runs") / str(index), print) for index in range(runs)]
     return batch_scripts(profile_of(config), Path("/runs/.jobs"), requests)
 
 

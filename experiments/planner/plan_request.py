@@ -63,7 +63,7 @@ class Assumptions(Shape):
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """One run, as far as a plan needs it. Tokens, sequences and steps; sizes are of the whole run unless `per_gpu`."""
 
     model: str
@@ -103,14 +103,14 @@ class Request:
         return self.max_prompt + self.max_response
 
 
-def request_of(config: DictConfig) -> Request:
+def request_of(config: DictConfig) -> PlanRequest:
     """Read a composed configuration."""
     arm, trainer, data = config.actor_rollout_ref, config.trainer, config.data
     actor, rollout = arm.actor, arm.rollout
     longest = data.max_prompt_length + data.max_response_length
     micro = actor.ppo_micro_batch_size_per_gpu
     precision = OmegaConf.select(actor, "fsdp_config.mixed_precision.param_dtype")
-    return Request(
+    return PlanRequest(
         model=config.run.model,
         method=config.method.name,
         gpus=trainer.n_gpus_per_node * trainer.nnodes,
