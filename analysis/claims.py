@@ -18,8 +18,7 @@ from analysis.position_sums import ADAPTIVE, FIXED, PositionSums, over_steps
 from analysis.scores import FinalScores, final_scores
 from analysis.statistics.intervals import Interval
 from analysis.statistics.resampling import difference_interval
-
-HOLDS, FAILS, UNDECIDED, NOT_TESTABLE = "holds", "fails", "undecided", "not testable here"
+from analysis.verdicts import NOT_TESTABLE, UNDECIDED, above, all_of, below, grow_alike, in_order, within
 
 #: An exponent within this of one half counts as a square root.
 EXPONENT_TOLERANCE = 0.1
@@ -27,8 +26,10 @@ EXPONENT_TOLERANCE = 0.1
 NEAR_ZERO = 0.01
 #: Positions that a run must reach before it can say anything about the paper's late positions (8,000).
 LATE_POSITION = 4000
-#: Spread of final response lengths, over their mean, up to which they count as alike.
-LENGTHS_ALIKE = 0.15
+#: The authors' plots stop here.
+LAST_POSITION = 5000
+#: Responses that a bin needs for its rate to count.
+LEAST_RESPONSES = 30
 MIN_SEEDS = 2
 
 
@@ -58,21 +59,6 @@ def _judge(sentence: str, rule: str, test: Callable[[], tuple[str, str]]) -> Cla
     return Claim(sentence, rule, measured, verdict)
 
 
-def within(interval: Interval, low: float, high: float) -> str:
-    """`holds` if the interval lies inside `[low, high]`, `fails` if outside of it, else `undecided`."""
-    if not np.isfinite([interval.low, interval.high]).all():
-        return UNDECIDED
-    if interval.low >= low and interval.high <= high:
-        return HOLDS
-    return FAILS if interval.high < low or interval.low > high else UNDECIDED
-
-
-def _all(verdicts: list[str]) -> str:
-    if FAILS in verdicts:
-        return FAILS
-    return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
-
-
 def _shown(sweep: Sweep, model: str) -> list[tuple[str, PositionSums]]:
     """`"step 4"`, or `"grpo, step 4"` where CTPO itself was not run, and the statistics."""
     method = sweep.observed_method(model)
@@ -90,23 +76,29 @@ def _square_root(sweep: Sweep, model: str) -> tuple[str, str]:
 
 def _fixed_rises(sweep: Sweep, model: str) -> tuple[str, str]:
     step, sums = _shown(sweep, model)[-1]
-    early = _edge_rate(sums, 0)
-    slope = uniformity(sums, FIXED)[0]
-    falling = Interval(-slope.estimate, -slope.high, -slope.low)
+    early, slope = _rate_of_bin(sums, 0), uniformity(sums, FIXED)[0]
     measured = f"{step}: first bin {early.text(2, 100)} %, slope {slope.text(2, 100)} points per 100 tokens"
-    return measured, _all([_negative(falling), within(early, 0.0, NEAR_ZERO)])
+    return measured, all_of([above(slope), within(early, 0.0, NEAR_ZERO)])
 
 
 def _fixed_reaches_twenty(sweep: Sweep, model: str) -> tuple[str, str]:
     step, sums = _shown(sweep, model)[-1]
+    last, at = _last_bin(sums)
+    late = _rate_of_bin(sums, last)
+    return f"{step}: near token {at:.0f} {late.text(1, 100)} %", within(late, 0.1, 0.3)
+
+
+def _last_bin(sums: PositionSums) -> tuple[int, float]:
+    """The last bin of `measure_growth` that the authors' plots show and enough responses reach, and its position."""
     growth = measure_growth(sums)
-    if growth.positions[-1] < LATE_POSITION:
-        raise NothingToShow(f"responses end near token {growth.positions[-1]:.0f}, the paper's at 8,000")
-    late = _edge_rate(sums, -1)
-    return f"{step}: last bin {late.text(1, 100)} %", within(late, 0.1, 0.3)
+    usable = np.flatnonzero((growth.responses >= LEAST_RESPONSES) & (growth.positions <= LAST_POSITION))
+    at = float(growth.positions[usable[-1]]) if len(usable) else 0.0
+    if at < LATE_POSITION:
+        raise NothingToShow(f"{LEAST_RESPONSES} responses reach token {at:.0f} at most, the paper's 8,000")
+    return int(usable[-1]), at
 
 
-def _edge_rate(sums: PositionSums, index: int) -> Interval:
+def _rate_of_bin(sums: PositionSums, index: int) -> Interval:
     rates = clip_rates(sums, FIXED)
     return Interval(rates.estimate[index], rates.low[index], rates.high[index])
 
@@ -114,35 +106,24 @@ def _edge_rate(sums: PositionSums, index: int) -> Interval:
 def _adaptive_rate(sweep: Sweep, model: str) -> tuple[str, str]:
     measured, verdicts = [], []
     for step, sums in _shown(sweep, model):
-        rate = overall_rate(sums, ADAPTIVE)
-        measured.append(f"{step}: {rate.text(1, 100)} %")
-        verdicts.append(within(rate, 0.05, 0.10))
-    return "; ".join(measured), _all(verdicts)
+        thirds = np.array_split(np.arange(_last_bin(sums)[0] + 1), 3)
+        rates = [overall_rate(sums, ADAPTIVE, slice(part[0], part[-1] + 1)) for part in thirds]
+        measured.append(f"{step}: {', '.join(rate.text(1, 100) for rate in rates)} %")
+        verdicts += [within(rate, 0.05, 0.10) for rate in rates]
+    return "; ".join(measured), all_of(verdicts)
 
 
 def _adaptive_is_flatter(sweep: Sweep, model: str) -> tuple[str, str]:
-    measured, verdicts = [], []
-    for step, sums in _shown(sweep, model):
-        difference = flatness_difference(sums, ADAPTIVE, FIXED)
-        measured.append(f"{step}: {difference.text()}")
-        verdicts.append(_negative(difference))
-    return "; ".join(measured), _all(verdicts)
-
-
-def _negative(interval: Interval) -> str:
-    if interval.high < 0:
-        return HOLDS
-    return FAILS if interval.low > 0 else UNDECIDED
+    method = sweep.observed_method(model)
+    loaded = sweep.sums_over_training(model, method, MAX_STEPS)[1]
+    found = flatness_difference(over_steps([sums for _, sums in loaded]), ADAPTIVE, FIXED)
+    return f"{method}, {len(loaded)} steps: {found.text()}", below(found)
 
 
 def _clip_fraction_between(sweep: Sweep, model: str) -> tuple[str, str]:
     means = {method: _late_means(sweep, model, method, "actor/pg_clipfrac") for method in ("grpo", "ctpo", "gspo")}
     measured = ", ".join(f"{method} {100 * np.mean(values):.2g} %" for method, values in means.items())
-    grpo, ctpo, gspo = means.values()
-    if max(grpo) < min(ctpo) and max(ctpo) < min(gspo):
-        return _with_seeds(measured, HOLDS, means)
-    outside = min(ctpo) > max(gspo) or max(ctpo) < min(grpo)
-    return _with_seeds(measured, FAILS if outside else UNDECIDED, means)
+    return _with_seeds(measured, in_order(*means.values()), means)
 
 
 def _lengths_alike(sweep: Sweep, model: str) -> tuple[str, str]:
@@ -151,12 +132,10 @@ def _lengths_alike(sweep: Sweep, model: str) -> tuple[str, str]:
         raise NothingToShow(f"fewer than two of grpo, gspo, ctpo were run on {model}")
     late = {method: _late_means(sweep, model, method, "model_tokens/mean") for method in methods}
     early = {method: _late_means(sweep, model, method, "model_tokens/mean", late=False) for method in methods}
-    ends = np.array([np.mean(late[method]) for method in methods])
-    grows = [ends[index] > np.mean(early[method]) for index, method in enumerate(methods)]
-    spread = float((ends.max() - ends.min()) / ends.mean())
+    ends = [float(np.mean(late[method])) for method in methods]
     changes = ", ".join(f"{method} {np.mean(early[method]):.0f} to {np.mean(late[method]):.0f}" for method in methods)
-    verdict = HOLDS if all(grows) and spread <= LENGTHS_ALIKE else FAILS
-    return _with_seeds(f"{changes} tokens; spread at the end {100 * spread:.0f} %", verdict, late)
+    measured = f"{changes} tokens; longest over shortest at the end {max(ends) / min(ends):.2f}"
+    return _with_seeds(measured, grow_alike(early, late), late)
 
 
 def _late_means(sweep: Sweep, model: str, method: str, key: str, late: bool = True) -> list[float]:
@@ -191,8 +170,8 @@ def _better(rivals: tuple[str, ...]) -> Callable[[Sweep, str], tuple[str, str]]:
                 raise NothingToShow(f"ctpo and {rival} were not both evaluated at the end on {model}")
             interval = difference_interval(*pair)
             measured.append(f"minus {rival}: {interval.text(1, 100)} points")
-            verdicts.append(HOLDS if interval.low > 0 else FAILS if interval.high < 0 else UNDECIDED)
-        return _with_seeds("; ".join(measured), _all(verdicts), _seeds(scores, ("ctpo", *rivals)))
+            verdicts.append(above(interval))
+        return _with_seeds("; ".join(measured), all_of(verdicts), _seeds(scores, ("ctpo", *rivals)))
 
     return test
 
@@ -215,27 +194,32 @@ _CLAIMS: tuple[tuple[str, str, Callable[[Sweep, str], tuple[str, str]]], ...] = 
     ),
     (
         "Under the fixed window it reaches about 20 % at late positions.",
-        "last shown step: interval of the last bin's rate inside [10 %, 30 %]; needs positions beyond 4,000",
+        "last shown step: interval of the rate in the last bin up to token 5,000 that 30 responses reach inside "
+        "[10 %, 30 %]; needs positions beyond 4,000",
         _fixed_reaches_twenty,
     ),
     (
         "Under the adaptive window 5 to 10 % of tokens are clipped.",
-        "interval of the rate over all tokens in [5 %, 10 %] at every shown step; fails if outside at any",
+        "interval of the rate inside [5 %, 10 %] in each third of the positions up to 5,000, at every shown step; "
+        "fails if outside in any; needs positions beyond 4,000",
         _adaptive_rate,
     ),
     (
         "The adaptive window clips more evenly along a response than the fixed one.",
-        "coefficient of variation over bins, adaptive minus fixed: interval below 0 at every shown step",
+        "squared coefficient of variation over bins less what noise adds, steps and seeds added up, adaptive minus "
+        "fixed: interval below 0; fails if above",
         _adaptive_is_flatter,
     ),
     (
         "CTPO's clip fraction lies between GRPO's and GSPO's.",
-        "means over the second half of training: every seed of CTPO between every seed of the others",
+        "means over the second half of training, by seed: Welch's intervals of CTPO minus GRPO and of GSPO minus "
+        "CTPO above 0; fails if one is below",
         _clip_fraction_between,
     ),
     (
         "Response length grows alike under GRPO, GSPO and CTPO.",
-        "second half of training longer than the first for each; its mean lengths within 15 % of one another",
+        "by seed: interval of each method's growth from the first to the second half of training above 0, and of "
+        "each pair's ratio of lengths within a factor of 1.15; fails if one lies outside",
         _lengths_alike,
     ),
     (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analysis.position_sums import PositionSums, Sums, Window, histogram_edges
 from analysis.statistics.histograms import robust_scale
 from analysis.statistics.intervals import FloatArray, Interval, t_interval, wider
-from analysis.statistics.jackknife import delete_group_jackknife
+from analysis.statistics.jackknife import delete_group_jackknife, group_variance
 from analysis.statistics.power_law import BinnedPositions, fit_power_law, fit_scale
 
 #: A bin takes no part in fits where its spread before the policy has moved is more than this share of that afterwards.
@@ -155,29 +155,41 @@ def uniformity(sums: PositionSums, window: Window) -> tuple[Interval, Interval]:
     return slope, variation
 
 
-def overall_rate(sums: PositionSums, window: Window) -> Interval:
-    """Share of all tokens clipped under `window`."""
+def overall_rate(sums: PositionSums, window: Window, part: slice = slice(None)) -> Interval:
+    """Share of tokens clipped under `window`, of all bins or of those in `part`."""
     without, sizes = leave_one_out(sums)
-    whole, parts = (_overall_rate(cells, window) for cells in (sums.bins, without))
-    seeds = np.array([_overall_rate(seed.bins, window) for seed in sums.seeds])
+    whole, parts = (_overall_rate(cells, window, part) for cells in (sums.bins, without))
+    seeds = np.array([_overall_rate(seed.bins, window, part) for seed in sums.seeds])
     return wider(delete_group_jackknife(whole, parts, sizes.sum(1)), seeds).clipped(0.0, 1.0)
 
 
 def flatness_difference(sums: PositionSums, window: Window, other: Window) -> Interval:
-    """Coefficient of variation of the clip rate under `window` minus that under `other`."""
+    """Squared coefficient of variation of the clip rate over bins under `window` minus that under `other`.
+
+    Rates of rare clips scatter, which looks like unevenness: what their noise adds on average is subtracted.
+    """
     without, sizes = leave_one_out(sums)
     positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
 
-    def difference(cells: Sums) -> FloatArray:
-        return _unevenness(cells, window, positions)[1] - _unevenness(cells, other, positions)[1]
+    def raw(cells: Sums) -> FloatArray:
+        squares = [_unevenness(cells, which, positions)[1] ** 2 for which in (window, other)]
+        return squares[0] - squares[1]
 
-    seeds = np.array([difference(seed.bins) for seed in sums.seeds])
-    return wider(delete_group_jackknife(difference(sums.bins), difference(without), sizes.sum(1)), seeds)
+    def noise(which: Window) -> FloatArray:
+        rate, weights = sums.bins.clip_rate(which), sums.bins.count / sums.bins.count.sum()
+        variance = np.nan_to_num(group_variance(rate, without.clip_rate(which), sizes))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (weights * variance).sum() / (weights * np.nan_to_num(rate)).sum() ** 2
+
+    added = noise(window) - noise(other)
+    seeds = np.array([flatness_difference(seed, window, other).estimate for seed in sums.seeds])
+    estimate, low, high = delete_group_jackknife(raw(sums.bins), raw(without), sizes.sum(1))
+    return wider(Interval(estimate - added, low - added, high - added), seeds)
 
 
-def _overall_rate(cells: Sums, window: Window) -> FloatArray:
+def _overall_rate(cells: Sums, window: Window, part: slice = slice(None)) -> FloatArray:
     high, low = cells.clip_counts(window)
-    return (high + low).sum(-1) / cells.count.sum(-1)
+    return (high + low)[..., part].sum(-1) / cells.count[..., part].sum(-1)
 
 
 def _unevenness(cells: Sums, window: Window, positions: FloatArray) -> tuple[FloatArray, FloatArray]:

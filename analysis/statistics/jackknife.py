@@ -32,14 +32,24 @@ def delete_group_jackknife(
         The estimate with Student's t bounds; NaN below 2 groups.
     """
     estimate = np.asarray(estimate, dtype=np.float64)
-    if sizes.ndim == 1:
-        sizes = sizes.reshape(-1, *[1] * estimate.ndim)
-    present = np.broadcast_to(sizes > 0, without.shape)
-    groups = present.sum(0)
-    squares = np.where(present, (without - estimate) ** 2, 0.0)
-    error = np.sqrt((groups - 1) / np.maximum(groups, 1) * squares.sum(0))
+    groups, squares = _changes(estimate, without, sizes)
+    error = np.sqrt(group_variance(estimate, without, sizes))
     with np.errstate(invalid="ignore", divide="ignore"):
         counted = np.nan_to_num(squares.sum(0) ** 2 / (squares**2).sum(0), nan=1.0)
     freedom = np.clip(counted, 1.0, np.maximum(groups - 1, 1))
     half = np.where(groups >= 2, stats.t.ppf(0.5 + LEVEL / 2, freedom) * error, np.nan)
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def group_variance(estimate: FloatArray, without: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Variance of the estimate, with the arguments of `delete_group_jackknife`."""
+    groups, squares = _changes(estimate, without, sizes)
+    return (groups - 1) / np.maximum(groups, 1) * squares.sum(0)
+
+
+def _changes(estimate: FloatArray, without: FloatArray, sizes: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+    """How many groups there are, `[...]`, and the squared change without each, `[groups, ...]`."""
+    if sizes.ndim == 1:
+        sizes = sizes.reshape(-1, *[1] * np.ndim(estimate))
+    present = np.broadcast_to(sizes > 0, without.shape)
+    return present.sum(0), np.where(present, (without - estimate) ** 2, 0.0)

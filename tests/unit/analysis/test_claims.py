@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from synthetic import walk_stats, write_run
 
-from analysis.claims import FAILS, HOLDS, NOT_TESTABLE, UNDECIDED, judge_claims, within
+from analysis.claims import judge_claims
 from analysis.inputs import Sweep
 from analysis.statistics.intervals import Interval
+from analysis.verdicts import FAILS, HOLDS, NOT_TESTABLE, UNDECIDED, within
 
 
 def verdicts(root: Path) -> list[str]:
