@@ -115,7 +115,7 @@ def _reading(arguments: Sequence[str]) -> Iterator[list[Override]]:
 
 
 def _replaces_a_node(item: Override) -> bool:
-    """Whether a plain value is given to a name without a dot, which but for `PLAIN` is a group of fields."""
+    """Whether a plain value is given to a group of fields: a name without a dot that is not in `PLAIN`."""
     name = item.key_or_group
     return not ("." in name or name in (*GROUPS, *PLAIN) or item.is_add() or isinstance(item.value(), dict))
 

@@ -1,7 +1,7 @@
 """Ends what a run leaves behind, however the run itself ended: ``python -I -S leftovers.py FOLDER``.
 
-A process of its own, for after `kill -9` the run cannot clean up: Ray's helpers would live on for minutes. It waits for
-the end of its input, which comes with the end of the process that started it. It needs nothing but Python.
+This is a process of its own, because a run that got `kill -9` cannot clean up, and Ray's helpers would live on for
+minutes. It waits for the end of its input, which comes with the end of its parent. It needs only Python itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ POLL_S = 0.2
 def users(folder: str) -> list[int]:
     """Processes that have `folder` as their TMPDIR, or a file of it open.
 
-    Ray's processes replace their environment by a title, but write to logs there. What escapes is a worker of Ray that
-    is just starting; it gives up within a minute.
+    Ray's processes overwrite their environment with a title, but they keep logs open there. A Ray worker that is just
+    starting has neither; it gives up within a minute.
     """
     found = []
     for entry in Path("/proc").iterdir():

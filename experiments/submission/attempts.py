@@ -14,13 +14,13 @@ MAX_DEATHS = 3
 def deaths_without_progress(manifest: Mapping[str, Any], resume_step: int, since: str = "") -> int:
     """How often the run has died on its way from the checkpoint that it would now resume from.
 
-    Only its own deaths count (state "failed"): not a stop that was asked for, nor an attempt of which nothing is
-    known but that it ended, for its node may have died.
+    Only the run's own deaths count (state "failed"). A requested stop does not count. An attempt that left no word does
+    not count either, because its node may have died.
 
     Args:
         manifest: of the run, its newest attempt ended.
         resume_step: step of its newest checkpoint, 0 without one.
-        since: ISO 8601; earlier attempts do not count, for a person has submitted the run again since then.
+        since: ISO 8601; earlier attempts do not count, because a person has submitted the run again since then.
     """
     restarts = manifest["restarts"]
     began = [manifest["created"], *(restart["time"] for restart in restarts)]

@@ -61,7 +61,7 @@ def asked_from_outside(variables: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """Within it, this process has the environment of `asked_from_outside`, for submitit has no way to be given one."""
+    """Give this process the environment of `asked_from_outside`, because submitit takes none as an argument."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(asked_from_outside(before))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,21 +137,17 @@ def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, st
         recorded = OmegaConf.create(records.manifest()["config"])
         records.check_config(filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
     if state == "finished":
-        return _with(run, "skip", "finished", submission)
+        return replace(run, action="skip", why="finished", job_id=submission.job_id if submission else "")
     if submission is not None and submission.job_id in alive:
         if submission.config_hash != config_hash(run.wanted):
             raise RecordError(
                 f"run.dir={run.directory}: job {submission.job_id} of other settings is {alive[submission.job_id]} for "
                 f"it; end it first (scancel {submission.job_id}), or choose another run.sweep"
             )
-        return _with(run, "leave", alive[submission.job_id].lower(), submission)
+        return replace(run, action="leave", why=alive[submission.job_id].lower(), job_id=submission.job_id)
     if records.is_busy():
-        return _with(run, "leave", "training, not as a job", None)
-    return _with(run, "submit", "new" if state is None else f"continues ({state})", None)
-
-
-def _with(run: PlannedRun, action: str, why: str, submission: Submission | None) -> PlannedRun:
-    return PlannedRun(run.config, run.directory, run.wanted, action, why, submission.job_id if submission else "")
+        return replace(run, action="leave", why="training, not as a job")
+    return run if state is None else replace(run, why=f"continues ({state})")
 
 
 def _work(run: PlannedRun, profile: Profile) -> TrainingJob:
@@ -202,7 +198,7 @@ def _accepted(script: str) -> str:
 def _show(profile: Profile, plan: Sequence[PlannedRun], folder: Path) -> None:
     """The dry run: what each run is and what Slurm would say to its request; nothing is submitted.
 
-    Whole configurations and batch scripts go to files, for they are thousands of lines that hardly differ.
+    Whole configurations and batch scripts go to files, because they are thousands of lines that hardly differ.
     """
     chosen = [run for run in plan if run.action == "submit"]
     requests = [JobRequest(run.name, run.directory, _work(run, profile)) for run in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from experiments import resolvers
 from experiments.errors import BadRequest
 from experiments.launch import request_problems, resolved
 from experiments.submission import queue
-from experiments.submission.submit import PlannedRun, _checked, _decided, requested, submit
+from experiments.submission.submit import PlannedRun, _checked, _decided, _only_submitter, requested, submit
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +147,22 @@ def test_a_slurm_without_a_controller_is_called_that(
     shown = tmp_path / "runs" / "default" / ".dry_run" / "default-tiny-ctpo-seed0"
     assert "#SBATCH --partition=cpu" in shown.with_suffix(".sh").read_text()
     assert OmegaConf.load(shown.with_suffix(".yaml")).method.name == "ctpo"
+
+
+def test_a_second_submitter_says_that_it_waits_and_goes_on_after_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with _only_submitter(tmp_path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with _only_submitter(tmp_path):
+        thread.start()
+        thread.join(0.5)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert f"another submission is under way below {tmp_path}; waiting for it" in capsys.readouterr().err
