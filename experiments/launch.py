@@ -25,10 +25,9 @@ from experiments import preflight, prepare
 from experiments.command import Interrupted, RunFailed, refuse
 from experiments.errors import BadRequest
 from experiments.progress import ProgressLine, captured_output
+from experiments.request import MADE_LATER
 from experiments.surroundings import of_a_run, ray_settings
 
-#: What `prepare` fills in where a run starts; until then they have no value.
-FILLED_IN = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
 #: The last line of a traceback, after the process' name that Ray puts before it.
 FIRST_ERROR = re.compile(r"^(?:\S*\([^)]*\)\S*\s+)?(?P<message>(?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
@@ -224,8 +223,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def requested(config: DictConfig) -> dict[str, Any]:
-    """`config` resolved as it was before it was prepared: what is filled in later stands as its own name."""
-    return filled_in(config, {field: f"<{field}>" for field in FILLED_IN})
+    """`config` resolved as it was before `prepare`, whose fields have their own names as values."""
+    return filled_in(config, {field: f"<{field}>" for field in MADE_LATER})
 
 
 def filled_in(config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:

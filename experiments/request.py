@@ -276,7 +276,7 @@ class Request(Part):
         return self
 
 
-#: Filled in by `prepare` before training.
+#: Fields without a value until `prepare` fills them in, each with a value of the right kind for checks before that.
 MADE_LATER = {"actor_rollout_ref.model.path": "model", "data.train_files": ["train"], "data.val_files": ["test"]}
 
 

@@ -23,7 +23,8 @@ from ctpo.records.manifest import now
 from ctpo.records.progress import set_phase
 from experiments.command import refuse
 from experiments.errors import BadRequest
-from experiments.launch import FILLED_IN, filled_in, request_problems, requested
+from experiments.launch import filled_in, request_problems, requested
+from experiments.request import MADE_LATER
 from experiments.submission import executor, queue
 from experiments.submission.executor import JobRequest
 from experiments.submission.job import TrainingJob
@@ -135,7 +136,7 @@ def _decided(run: PlannedRun, submission: Submission | None, alive: dict[str, st
     state = records.state
     if state is not None:
         recorded = OmegaConf.create(records.manifest()["config"])
-        records.check_config(filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in FILLED_IN}))
+        records.check_config(filled_in(run.config, {field: OmegaConf.select(recorded, field) for field in MADE_LATER}))
     if state == "finished":
         return replace(run, action="skip", why="finished", job_id=submission.job_id if submission else "")
     if submission is not None and submission.job_id in alive:
