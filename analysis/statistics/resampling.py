@@ -10,8 +10,6 @@ from scipy import stats
 from analysis.statistics.intervals import LEVEL, FloatArray, Interval
 
 RESAMPLES = 10_000
-#: Up to 14 problems have no more sign patterns than this: all are tried, and the p-value is exact.
-PERMUTATIONS = 20_000
 #: Fixed, so that equal records give equal intervals.
 SEED = 20260507
 _BLOCK = 500
@@ -70,24 +68,54 @@ def difference_interval(first: FloatArray, second: FloatArray, resamples: int = 
             rows = _multiplicities(generator.integers(len(scores), size=(size, len(scores))), len(scores))
             means.append(np.einsum("rs,sp,rp->r", rows, scores, columns, optimize=True))
         draws.append(means[0] - means[1])
-    parts = [((first.mean(0) - second.mean(0)).var(ddof=1) / problems, problems - 1)]
+    return _stretched(estimate, np.concatenate(draws), *_crossed_parts(first, second)).clipped(-1.0, 1.0)
+
+
+def difference_p_value(first: FloatArray, second: FloatArray) -> float:
+    """Two-sided p-value that `first` and `second`, `[seeds, problems]` each and paired by problem, have equal means.
+
+    Student's t over the variance of the crossed design, which holds how runs of one method differ. NaN where a method
+    has one seed, because nothing then tells the methods from their runs, and for a single problem.
+    """
+    if min(len(first), len(second)) < 2 or first.shape[1] < 2:
+        return np.nan
+    variance, freedom = _crossed_variance(*_crossed_parts(first, second))
+    if variance <= 0:
+        return np.nan
+    return float(2 * stats.t.sf(abs(first.mean() - second.mean()) / np.sqrt(variance), freedom))
+
+
+Parts = list[tuple[float, int]]
+
+
+def _crossed_parts(first: FloatArray, second: FloatArray) -> tuple[Parts, float]:
+    """Variances of the difference with their degrees of freedom, and what they hold in common."""
+    problems = first.shape[1]
+    parts: Parts = [((first.mean(0) - second.mean(0)).var(ddof=1) / problems, problems - 1)]
     parts += [
         (scores.mean(1).var(ddof=1) / len(scores), len(scores) - 1) for scores in (first, second) if len(scores) > 1
     ]
-    return _stretched(estimate, np.concatenate(draws), parts, _interaction(first) + _interaction(second)).clipped(
-        -1.0, 1.0
-    )
+    return parts, _interaction(first) + _interaction(second)
 
 
-def _stretched(estimate: float, draws: FloatArray, parts: Sequence[tuple[float, int]], overlap: float) -> Interval:
-    """The middle 95 % of `draws`, stretched about `estimate` to the variance that `parts` (value, degrees of freedom)
-    add up to less what they both hold, with the tails of Student's t. No bounds where there is no variance."""
+def _crossed_variance(parts: Parts, overlap: float) -> tuple[float, float]:
+    """Variance that `parts` add up to less what they share, and its degrees of freedom (Satterthwaite)."""
     values = np.array([value for value, _ in parts])
-    variance = max(values.sum() - overlap, values.max(initial=0.0))
+    variance = float(max(values.sum() - overlap, values.max(initial=0.0)))
+    if variance <= 0:
+        return 0.0, np.nan
+    return variance, variance**2 / sum(value**2 / degrees for value, degrees in parts)
+
+
+def _stretched(estimate: float, draws: FloatArray, parts: Parts, overlap: float) -> Interval:
+    """The middle 95 % of `draws`, stretched about `estimate` to the crossed variance, with the tails of Student's t.
+
+    No bounds where there is no variance.
+    """
+    variance, freedom = _crossed_variance(parts, overlap)
     spread = draws.std()
     if variance <= 0 or spread <= 0:
         return _unbounded(estimate)
-    freedom = variance**2 / sum(value**2 / degrees for value, degrees in parts)
     tails = stats.t.ppf((1 + LEVEL) / 2, freedom) / stats.norm.ppf((1 + LEVEL) / 2)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     factor = tails * np.sqrt(variance) / spread
@@ -133,30 +161,11 @@ def _multiplicities(drawn: np.ndarray, size: int) -> FloatArray:
     return counts.reshape(len(drawn), size) / drawn.shape[1]
 
 
-def sign_flip_p_value(differences: FloatArray) -> float:
-    """Two-sided permutation p-value that paired `differences` `[problems]` have mean 0.
-
-    Under the null hypothesis the two methods are exchangeable, so every sign is as likely as its opposite.
-    """
-    if len(differences) < 2:
-        return 1.0
-    found = stats.permutation_test(
-        (differences,),
-        lambda signed, axis: signed.sum(axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=PERMUTATIONS,
-        batch=_BLOCK,
-        rng=np.random.default_rng(SEED),
-    )
-    return float(found.pvalue)
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's step-down adjustment, in the given order."""
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the given order. NaN, no test at all, stays NaN and is not counted."""
+    adjusted = [np.nan] * len(p_values)
+    running, tested = 0.0, [index for index, p in enumerate(p_values) if np.isfinite(p)]
+    for rank, index in enumerate(sorted(tested, key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(tested) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted

@@ -11,15 +11,14 @@ from analysis.artifacts import Artifact, Table
 from analysis.inputs import NothingToShow, Sweep, method_rank
 from analysis.scores import FinalScores, final_scores
 from analysis.statistics.intervals import FloatArray
-from analysis.statistics.resampling import difference_interval, holm, sign_flip_p_value
+from analysis.statistics.resampling import difference_interval, difference_p_value, holm
 
 _CAPTION = (
-    "Difference of avg@{k} by problem, all benchmarks' problems counting alike, in percentage points. "
-    "Interval: 95 % bootstrap over problems, and over the seeds of each method where it has several. p: "
-    "two-sided sign-flip permutation test over problems ({problems} of them); Holm: corrected for the "
-    "{pairs} comparisons of this table. The p-values take the training runs as given: a small one says "
-    "that these runs differ, and with one seed per method neither it nor the interval says that the "
-    "methods do."
+    "Difference of avg@{k} by problem, all benchmarks' problems counting alike, in percentage points. Interval:"
+    " 95 % bootstrap over problems ({problems} of them), and over the seeds of each method where it has "
+    "several. p: two-sided t test on the same crossed design; Holm: corrected for the comparisons of this table"
+    " that were tested. A pair in which a method has one seed is not tested, and its interval says that these "
+    "runs differ, not that the methods do."
 )
 
 
@@ -29,7 +28,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
     pairs = method_pairs(scores)
     if not pairs:
         raise NothingToShow(f"no two methods of {model} were evaluated on the same problems")
-    p_values = [sign_flip_p_value(mine.mean(0) - theirs.mean(0)) for _, _, mine, theirs in pairs]
+    p_values = [difference_p_value(mine, theirs) for _, _, mine, theirs in pairs]
     records, rows = [], []
     for (first, second, mine, theirs), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
         interval = difference_interval(mine, theirs)
@@ -37,7 +36,7 @@ def make(sweep: Sweep, model: str) -> Artifact:
         label = f"{style.look(first).label} − {style.look(second).label}"
         rows.append([label, interval.text(1, 100.0), p_text(p), p_text(adjusted)])
     columns = ["first", "second", "problems", "difference", "low", "high", "p", "p_holm"]
-    caption = _CAPTION.format(k=scores.k, problems=pairs[0][2].shape[1], pairs=len(pairs))
+    caption = _CAPTION.format(k=scores.k, problems=pairs[0][2].shape[1])
     caption = f"{caption} {scores.drawn}"
     return Artifact(
         f"table2_differences_{model}",
@@ -57,5 +56,7 @@ def method_pairs(scores: FinalScores) -> list[tuple[str, str, FloatArray, FloatA
 
 
 def p_text(value: float) -> str:
-    """A p-value to three digits."""
+    """A p-value to three digits; – where nothing was tested."""
+    if value != value:
+        return "–"
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
