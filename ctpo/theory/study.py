@@ -38,7 +38,7 @@ BATCH = 256
 """Responses of the paper's mini-batch: 32 prompts of 8."""
 
 WINDOW_DEVIATIONS = 1.5
-"""Half-width of the windows, in standard deviations of the log-ratio: clips 5 to 10 % of the tokens, as CTPO does."""
+"""Half-width of the windows, in standard deviations of the log-ratio; `docs/methods.md` says what each method clips."""
 
 THROUGH_THE_SUM = "through_the_sum"
 TOKEN_LEVEL, OUTCOME_LEVEL = "token", "outcome"
