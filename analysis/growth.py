@@ -98,7 +98,7 @@ def measure_growth(sums: PositionSums) -> Growth:
         responses=(bins.count / sums.bin_width)[filled],
         std=Interval(std.estimate[filled], np.maximum(std.low, 0.0)[filled], std.high[filled]),
         robust=robust_scale(sums.histogram[0], histogram_edges())[filled],
-        predicted=_predicted_std(sums.positions, binned)[filled],
+        predicted=predicted_std(sums.positions, binned)[filled],
         within=within[filled],
         noise=noise[filled],
         noisy=noisy[filled],
@@ -215,7 +215,7 @@ def leave_one_out(sums: PositionSums) -> tuple[Sums, FloatArray]:
     return without, folds.count.astype(np.float64)
 
 
-def _predicted_std(positions: Sums, binned: BinnedPositions) -> FloatArray:
+def predicted_std(positions: Sums, binned: BinnedPositions) -> FloatArray:
     """Root of the increments' variances summed up to each position; root mean square over a bin's tokens."""
     variance = np.cumsum(np.nan_to_num(positions.token_variance))
     with np.errstate(invalid="ignore", divide="ignore"):

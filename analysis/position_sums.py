@@ -9,9 +9,20 @@ from functools import reduce
 import numpy as np
 
 from ctpo.records import RecordError
-from ctpo.records.position_stats import OWN, PositionSums, Sums, Window, histogram_edges
+from ctpo.records.position_stats import GUARDED, OWN, PositionSums, Sums, Window, histogram_edges
 
-__all__ = ["ADAPTIVE", "FIXED", "OWN", "PositionSums", "Sums", "Window", "histogram_edges", "over_steps", "pooled"]
+__all__ = [
+    "ADAPTIVE",
+    "FIXED",
+    "GUARDED",
+    "OWN",
+    "PositionSums",
+    "Sums",
+    "Window",
+    "histogram_edges",
+    "over_steps",
+    "pooled",
+]
 
 FIXED = {"kind": "RatioWindow", "low": 0.5, "high": 5.0}
 ADAPTIVE = {"kind": "PositionAdaptiveWindow", "eps_low": 0.025, "eps_high": 0.05, "power": 0.5}

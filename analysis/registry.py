@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis.artifacts import Artifact
-from analysis.figures import exponents, figure1, figure1_sides, figure2, heat_maps, swept, theory
+from analysis.figures import exponents, figure1, figure1_sides, figure2, heat_maps, ratios, swept, theory
 from analysis.tables import claims, clip_uniformity, growth_laws, table1, table2, table2_differences, table3
 
 
@@ -33,6 +33,7 @@ OF_RUNS = (
     Entry("exponents", exponents.make),
     Entry("growth_laws", growth_laws.make),
     Entry("figure1_sides", figure1_sides.make, each_method=True),
+    Entry("ratios", ratios.make, each_method=True),
     Entry("clip_uniformity", clip_uniformity.make),
     Entry("heat_maps", heat_maps.make, each_method=True),
 )

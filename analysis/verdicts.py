@@ -45,7 +45,12 @@ def all_of(verdicts: Sequence[str]) -> str:
     return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
 
 
-def difference(first: ArrayLike, second: ArrayLike) -> Interval:
+def joint_level(comparisons: int) -> float:
+    """Level of each of several intervals that together are wrong no more often than one (Bonferroni)."""
+    return 1 - (1 - LEVEL) / comparisons
+
+
+def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
     """Mean of `first` minus mean of `second`, one number a seed, with Welch's interval; NaN bounds below 2 seeds."""
     seeds = [np.asarray(one, dtype=np.float64) for one in (first, second)]
     estimate = np.asarray(seeds[0].mean() - seeds[1].mean())
@@ -54,13 +59,14 @@ def difference(first: ArrayLike, second: ArrayLike) -> Interval:
     errors = [one.var(ddof=1) / len(one) for one in seeds]
     weight = sum(error**2 / (len(one) - 1) for error, one in zip(errors, seeds, strict=True))
     freedom = sum(errors) ** 2 / weight if weight > 0 else 1.0
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(sum(errors))
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(errors))
     return Interval(estimate, estimate - half, estimate + half)
 
 
 def in_order(lowest: Sequence[float], middle: Sequence[float], highest: Sequence[float]) -> str:
     """Whether three methods' numbers, one for each seed, stand in this order."""
-    return all_of([above(difference(middle, lowest)), above(difference(highest, middle))])
+    level = joint_level(2)
+    return all_of([above(difference(middle, lowest, level)), above(difference(highest, middle, level))])
 
 
 def grow_alike(early: Mapping[str, Sequence[float]], late: Mapping[str, Sequence[float]]) -> str:
@@ -72,6 +78,8 @@ def grow_alike(early: Mapping[str, Sequence[float]], late: Mapping[str, Sequence
     """
     limit = float(np.log(LENGTHS_ALIKE))
     changes = [np.log(late[method]) - np.log(early[method]) for method in late]
-    grown = [above(t_interval(change.mean(), change)) for change in changes]
-    pairs = [difference(np.log(late[one]), np.log(late[other])) for one, other in combinations(late, 2)]
-    return all_of([*grown, *(within(pair, -limit, limit) for pair in pairs)])
+    pairs = [(np.log(late[one]), np.log(late[other])) for one, other in combinations(late, 2)]
+    level = joint_level(len(changes) + len(pairs))
+    grown = [above(t_interval(change.mean(), change, level)) for change in changes]
+    ratios = [difference(one, other, level) for one, other in pairs]
+    return all_of([*grown, *(within(ratio, -limit, limit) for ratio in ratios)])

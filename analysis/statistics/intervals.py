@@ -23,6 +23,10 @@ class Interval(NamedTuple):
         """Bounds cut to the range that the quantity can have."""
         return Interval(self.estimate, np.clip(self.low, low, high), np.clip(self.high, low, high))
 
+    def at(self, cells: NDArray[np.bool_]) -> Interval:
+        """Some of several estimates."""
+        return Interval(*(part[cells] for part in self))
+
     def text(self, digits: int = 2, scale: float = 1.0) -> str:
         """`"0.71 [0.66, 0.76]"`, for a single number; without brackets if it has no bounds, – if NaN."""
         estimate, low, high = (float(part) * scale for part in self)
@@ -33,7 +37,7 @@ class Interval(NamedTuple):
         return f"{estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def t_interval(estimate: NDArray[np.float64] | float, units: NDArray[np.float64]) -> Interval:
+def t_interval(estimate: NDArray[np.float64] | float, units: NDArray[np.float64], level: float = LEVEL) -> Interval:
     """Student's t interval about `estimate` `[...]` from independent `units` `[units, ...]`; NaN below 2 of them.
 
     A unit that is NaN, one in which the quantity is not determined, does not count.
@@ -45,7 +49,7 @@ def t_interval(estimate: NDArray[np.float64] | float, units: NDArray[np.float64]
     mean = np.where(known, units, 0.0).sum(axis=0) / np.maximum(count, 1)
     squares = np.where(known, (units - mean) ** 2, 0.0).sum(axis=0)
     freedom = np.where(count > 1, count - 1, np.nan)
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
     return Interval(estimate, estimate - half, estimate + half)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctpo.methods import PositionAdaptiveWindow, RatioWindow, Window, token_positions
+from ctpo.methods.rules import MAX_LOG_RATIO
 from ctpo.methods.windows import describe
 from ctpo.records import position_stats as record
 from ctpo.records.position_stats import SUM_UNITS, PositionSums, StatsLayout, Sums
@@ -126,6 +127,7 @@ class PositionStats:
         counts[record.TOKENS] = tokens
         for row, name in ((record.OWN_HIGH, "high"), (record.OWN_LOW, "low"), (record.OWN_DUAL, "dual")):
             counts[row] = placed(tensors[name].bool()) if name in tensors else 0
+        counts[record.GUARDED] = s > MAX_LOG_RATIO
         for row, (low, high) in enumerate(self._bounds):
             counts[record.FIRST_WINDOW + 2 * row] = (advantages > 0) & (s > high[:width])
             counts[record.FIRST_WINDOW + 2 * row + 1] = (advantages < 0) & (s < low[:width])
@@ -145,7 +147,8 @@ class PositionStats:
     def _exact(self, s: Tensor, d: Tensor) -> Tensor:
         """The rows of sums in whole numbers of their units, and room for the counts: float64 `[rows, *shape]`."""
         cells = torch.empty(len(SUM_UNITS) + self.layout.features, *s.shape, dtype=torch.float64, device=s.device)
-        for values, first in ((s, record.S_SUM), (d, record.D_SUM)):
+        above_one = s.clamp(max=MAX_LOG_RATIO).expm1()
+        for values, first in ((s, record.S_SUM), (d, record.D_SUM), (above_one, record.R_SUM)):
             square, fine = first + record.S_SQUARE, first + record.S_SQUARE_FINE
             units = (values.double() / SUM_UNITS[first]).round()
             squares = (units * SUM_UNITS[first]).square()  # exact: of a float32's 24 bits

@@ -21,6 +21,9 @@ from ctpo.records.position_stats import (
     D_SUM,
     OWN_HIGH,
     OWN_LOW,
+    R_SQUARE,
+    R_SQUARE_FINE,
+    R_SUM,
     S_SQUARE,
     S_SQUARE_FINE,
     S_SUM,
@@ -120,7 +123,12 @@ def _sums_defect(grid: Sums) -> str:
         return "counts: more tokens clipped than there are"
     if (grid.sums[:, tokens == 0] != 0).any():
         return "sums: sums without tokens"
-    for first, square, fine in ((S_SUM, S_SQUARE, S_SQUARE_FINE), (D_SUM, D_SQUARE, D_SQUARE_FINE)):
+    rows = (
+        (S_SUM, S_SQUARE, S_SQUARE_FINE),
+        (D_SUM, D_SQUARE, D_SQUARE_FINE),
+        (R_SUM, R_SQUARE, R_SQUARE_FINE),
+    )
+    for first, square, fine in rows:
         squares = grid.sums[square] + grid.sums[fine]
         # No n numbers have a sum of squares below (sum)^2 / n.
         with np.errstate(over="ignore"):

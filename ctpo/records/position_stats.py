@@ -1,7 +1,8 @@
 """The record of position statistics: its rows, its sizes, its moments, its histograms. Defined here and nowhere else.
 
-An archive holds the sums of one training step over its model tokens, of the cumulative log-ratio `S_t` and the token
-log-ratio `d_t`. `<grid>_sums` is float64 `[6, *grid]` and `<grid>_counts` uint32 `[features, *grid]`, for four grids:
+An archive holds the sums of one training step over its model tokens, of the cumulative log-ratio `S_t`, the token
+log-ratio `d_t`, and `R_t = rho_t - 1 = exp(min(S_t, 10)) - 1` (the objective's own guard; guarded tokens are counted).
+`<grid>_sums` is float64 `[9, *grid]` and `<grid>_counts` uint32 `[features, *grid]`, for four grids:
 
     position  `[max_position]`         by position, all updates of the step but the first
     first     `[max_position]`         by position, the first update: before the policy has moved
@@ -15,8 +16,8 @@ Every sum is a whole number of `SUM_UNITS`. Values are rounded to a multiple of 
 float64 adds such multiples without error while the sum of their sizes stays below 2**53 units. So any split over
 micro-batches, ranks and merges gives bit-identical sums. The units leave room for 2**14 tokens in a cell whose values
 are all the largest possible (`|d|` 20, `|S|` 20 * 8,000); past that, sums lose their last bit. A value moves by at most
-half a unit, 2.4e-7 for S and 2.9e-11 for d, and its square is that of the rounded value, exactly: squares have two
-rows, a coarse and a fine one, since no single unit has both their range and their resolution.
+half a unit, 2.4e-7 for S and R and 2.9e-11 for d, and its square is that of the rounded value, exactly: squares have
+two rows, a coarse and a fine one, since no single unit has both their range and their resolution.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 # Rows of `Sums.sums`, and their units.
-S_SUM, D_SUM, S_SQUARE, D_SQUARE, S_SQUARE_FINE, D_SQUARE_FINE = range(6)
-SUM_UNITS = (2.0**-21, 2.0**-34, 2.0**-3, 2.0**-30, 2.0**-42, 2.0**-68)
+S_SUM, D_SUM, R_SUM, S_SQUARE, D_SQUARE, R_SQUARE, S_SQUARE_FINE, D_SQUARE_FINE, R_SQUARE_FINE = range(9)
+SUM_UNITS = (2.0**-21, 2.0**-34, 2.0**-21, 2.0**-3, 2.0**-30, 2.0**-3, 2.0**-42, 2.0**-68, 2.0**-42)
 
-# Rows of `Sums.counts`: model tokens, what the run's own method clipped, and (high, low) of each counterfactual window.
-TOKENS, OWN_HIGH, OWN_LOW, OWN_DUAL, FIRST_WINDOW = range(5)
+# Rows of `Sums.counts`: model tokens, what the run's own method clipped, tokens whose ratio is guarded, and (high, low)
+# of each counterfactual window.
+TOKENS, OWN_HIGH, OWN_LOW, OWN_DUAL, GUARDED, FIRST_WINDOW = range(6)
 
 OWN = "own"
 """In place of a window: the run's own method."""
@@ -100,7 +102,7 @@ class StatsLayout:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the tokens of each cell of a grid. `sums` `[6, *grid]`, `counts` `[features, *grid]`."""
+    """Sums over the tokens of each cell of a grid. `sums` `[9, *grid]`, `counts` `[features, *grid]`."""
 
     sums: FloatArray
     counts: IntArray
@@ -130,6 +132,24 @@ class Sums:
     def token_variance(self) -> FloatArray:
         """Variance (ddof=1) of the token log-ratio; NaN below two tokens. If uncorrelated, they add up to `std**2`."""
         return self._variance(D_SUM, D_SQUARE, D_SQUARE_FINE)
+
+    @property
+    def ratio_mean(self) -> FloatArray:
+        """Mean of `rho_t`, 1 in expectation (Proposition 1); NaN where there is no token."""
+        return 1.0 + self._mean(R_SUM)
+
+    @property
+    def ratio_variance(self) -> FloatArray:
+        """Variance (ddof=1) of `rho_t`; NaN below two tokens."""
+        return self._variance(R_SUM, R_SQUARE, R_SQUARE_FINE)
+
+    @property
+    def effective_share(self) -> FloatArray:
+        """Effective sample size over the tokens, `(sum of rho)**2 / (count * sum of rho**2)`; NaN without tokens."""
+        total = self.count + self.sums[R_SUM]
+        squares = self.count + 2 * self.sums[R_SUM] + self.sums[R_SQUARE] + self.sums[R_SQUARE_FINE]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return total**2 / (self.count * squares)
 
     def _mean(self, row: int) -> FloatArray:
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,15 +11,30 @@ import torch
 
 from ctpo.records.position_stats import OWN, PositionSums, Window
 
+#: Tokens that a bin of positions needs for its ratios to be told.
+LEAST_TOKENS = 256
+
 
 def position_metrics(sums: PositionSums) -> dict[str, float]:
-    """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb."""
+    """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb.
+
+    `ratio_mean`: of rho_t in the last bin of positions that `LEAST_TOKENS` reach, 1 in expectation.
+    `effective_share`: effective sample size over tokens in the bin where it is smallest.
+    """
     cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
     total = max(int(cells.count.sum()), 1)
     windows: dict[str, Window] = {"own": OWN, "fixed": fixed, "adaptive": adaptive}
-    return {
+    fractions = {
         f"position/clip_fraction_{name}": float(sum(side.sum() for side in cells.clip_counts(window)) / total)
         for name, window in windows.items()
+    }
+    bins = sums.bins
+    counted = bins.count >= LEAST_TOKENS
+    if not counted.any():
+        return fractions
+    return fractions | {
+        "position/ratio_mean": float(bins.ratio_mean[counted][-1]),
+        "position/effective_share": float(bins.effective_share[counted].min()),
     }
 
 

@@ -145,4 +145,4 @@ def _stats_bytes(config: DictConfig) -> int:
     """Upper bound of one step's position statistics on disk: float64 sums, uncompressed."""
     layout = config.method.position_stats
     bins = -(-layout.max_position // layout.bin_width)
-    return 8 * 16 * (layout.max_position + bins * (layout.folds + layout.max_updates))
+    return 8 * 20 * (layout.max_position + bins * (layout.folds + layout.max_updates))

@@ -147,7 +147,7 @@ def storage(shapes: Shapes, request: PlanRequest, assume: Assumptions) -> Storag
     checkpoint = 3 * 4 * shapes.total
     evaluations = evaluations_of(request)
     records = (
-        request.steps // max(request.stats_every, 1) * min(request.stats_bytes, 1_000_000)
+        request.steps // max(request.stats_every, 1) * min(request.stats_bytes, 1_500_000)
         + evaluations * assume.benchmark_problems * request.test_samples * SAMPLE_ROW_BYTES
         + request.steps * METRICS_ROW_BYTES
     )

@@ -61,7 +61,9 @@ def problems_of(sweep: Sweep) -> str:
 
 def test_every_figure_and_table_of_a_sweep_is_written_figure_1_for_every_method(analysed: Path) -> None:
     names = {path.name for path in analysed.iterdir()}
-    by_method = [f"{kind}_tiny_{method}" for kind in ("figure1", "figure1_sides", "heat_maps") for method in ACCURACY]
+    by_method = [
+        f"{kind}_tiny_{method}" for kind in ("figure1", "figure1_sides", "ratios", "heat_maps") for method in ACCURACY
+    ]
     figures = {f"{name}.{suffix}" for name in (*by_method, "figure2_tiny", "exponents_tiny") for suffix in PICTURE}
     tables = tuple(
         f"{name}_tiny"
@@ -122,7 +124,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, analysed:
     again = [
         path for path in again if not path.stem.startswith(("exponents", "growth_laws"))
     ]  # of all methods, or of one
-    assert len(again) == 3 * 4 + 2 * 5
+    assert len(again) == 4 * 4 + 2 * 5
     assert all(path.read_bytes() == (analysed / path.name).read_bytes() for path in again)
 
 

@@ -69,7 +69,7 @@ def test_with_two_seeds_the_better_method_is_named_either_way(tmp_path: Path, be
 
 def test_clip_fractions_and_lengths_follow_their_rules(tmp_path: Path) -> None:
     for method in ("ctpo", "grpo", "gspo"):
-        for seed in (0, 1):
+        for seed in range(4):
             write_run(tmp_path, method=method, seed=seed, evaluated=(), stats_at=())
     assert verdicts(tmp_path)[5:7] == [HOLDS, HOLDS]
 

@@ -278,10 +278,10 @@ def filled(name: str, value: float, cell: Any = ..., dtype: Any = None) -> Calla
         (filled("position_counts", 10**6, (1, 2)), "position_counts: more tokens clipped than there are"),
         (lambda arrays, _: arrays["position_counts"].__iadd__(1), "tokens by position, "),
         (
-            filled("position_sums", -1.0, (2, slice(None))),
+            filled("position_sums", -1.0, (3, slice(None))),
             "position_sums: a sum of squares is smaller than any numbers",
         ),
-        (filled("position_sums", 0.0, (slice(2, None), 5)), "position_sums: a sum of squares is smaller than"),
+        (filled("position_sums", 0.0, (slice(3, None), 5)), "position_sums: a sum of squares is smaller than"),
         (filled("histogram", 0), "tokens in the histograms, "),
         (filled("overflow", -1, dtype=np.int64), "negative counts in histogram or overflow"),
         (lambda arrays, _: arrays.update(overflow=arrays["overflow"][:1]), "overflow (1,)"),

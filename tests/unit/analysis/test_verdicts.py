@@ -58,7 +58,7 @@ def test_three_methods_stand_in_order(seeds: int) -> None:
         return rates(lambda generator: in_order(*(mean + generator.normal(size=seeds) for mean in means)))
 
     equal, ordered, reversed_ = of(0, 0, 0), of(0, 10, 20), of(20, 10, 0)
-    assert equal[FAILS] <= 0.065
+    assert equal[FAILS] <= 0.05
     assert equal[HOLDS] <= 0.02
     assert ordered[FAILS] <= 0.01
     assert reversed_[HOLDS] <= 0.01
@@ -85,7 +85,7 @@ def test_lengths_grow_alike(seeds: int) -> None:
     assert true[FAILS] <= 0.01
     assert apart[HOLDS] <= 0.01
     assert nothing[HOLDS] <= 0.01
-    assert nothing[FAILS] <= 0.08  # three methods, each below 0 by chance in one of forty
+    assert nothing[FAILS] <= 0.05
     if seeds > 3:
         assert true[HOLDS] > 0.9
         assert apart[FAILS] > 0.9
@@ -145,5 +145,5 @@ def test_noise_of_rare_clips_is_no_unevenness() -> None:
         stats.update(values, torch.ones_like(values), mask, folds=torch.arange(responses) % 32)
         return below(flatness_difference(stats.read(), ADAPTIVE, FIXED))
 
-    found = rates(draw, 200)
-    assert max(found[HOLDS], found[FAILS]) <= 0.08
+    found = rates(draw, 400)
+    assert max(found[HOLDS], found[FAILS]) <= 0.05

@@ -11,7 +11,7 @@ import torch
 
 from ctpo.methods.windows import LogWindow, PositionAdaptiveWindow, RatioWindow, describe
 from ctpo.positions import COUNTERFACTUAL_WINDOWS, PositionStats
-from ctpo.records.position_stats import OWN, histogram_edges
+from ctpo.records.position_stats import GUARDED, OWN, histogram_edges
 from tests.unit.ctpo.recorded_batch import arrays_equal, naive_clipped, recorded, small
 
 FIXED, ADAPTIVE = COUNTERFACTUAL_WINDOWS
@@ -82,6 +82,26 @@ def test_bins_by_update_and_by_fold_equal_loops_and_the_first_update_is_apart() 
     updates[0].add_to(first)
     np.testing.assert_array_equal(sums.first.sums, first.read().positions.sums)
     np.testing.assert_array_equal(sums.first.counts, first.read().positions.counts)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.3, 8.0])
+def test_moments_of_the_ratio_itself_are_those_of_a_naive_loop_with_the_objectives_guard(scale: float) -> None:
+    data, stats = recorded(40, scale=scale), small()
+    data.add_to(stats)
+    cells = stats.read().positions
+    by_position: dict[int, list[float]] = {}
+    guarded = 0
+    for row, column, t in data.tokens():
+        log_ratio = data.log_ratio[row, column].double().item()
+        guarded += log_ratio > 10
+        by_position.setdefault(t, []).append(math.exp(min(log_ratio, 10.0)))
+    assert cells.counts[GUARDED].sum() == guarded
+    for t, rho in by_position.items():
+        assert cells.ratio_mean[t - 1] == pytest.approx(np.mean(rho), rel=1e-5, abs=1e-6)
+        share = sum(rho) ** 2 / (len(rho) * sum(value**2 for value in rho))
+        assert cells.effective_share[t - 1] == pytest.approx(share, rel=1e-4)
+        if len(rho) > 1:
+            assert cells.ratio_variance[t - 1] == pytest.approx(np.var(rho, ddof=1), rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e-3, 0.3, 8.0])
