@@ -23,8 +23,8 @@ __all__ = ["check_inputs", "check_request", "check_requests", "visible_gpus"]
 Check = Callable[[DictConfig], Iterable[str]]
 #: Of one configuration each.
 CHECKS: tuple[Check, ...] = (
-    gpu_problems, method_name.name_problems, settings.batch_problems, services.process_problems,
-    model_folder.request_problems, data.request_problems, disk.disk_problems,
+    gpu_problems, method_name.name_problems, settings.batch_problems, settings.sampling_problems,
+    services.process_problems, model_folder.request_problems, data.request_problems, disk.disk_problems,
 )  # fmt: skip
 
 

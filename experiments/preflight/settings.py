@@ -1,4 +1,4 @@
-"""Batches and lengths of a request against each other."""
+"""Sampling, batches and lengths of a request against each other."""
 
 from __future__ import annotations
 
@@ -61,6 +61,17 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"{config.data.max_prompt_length} a sequence can reach {longest} tokens, more than "
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len}; raise that or shorten this"
         )
+
+
+def sampling_problems(config: DictConfig) -> Iterator[str]:
+    """A sampler that is not the policy: its ratios are biased at every token, and their products the more."""
+    rollout = config.actor_rollout_ref.rollout
+    for name, value, whole in (("top_p", rollout.top_p, 1.0), ("top_k", rollout.top_k, -1)):
+        if value != whole:
+            yield (
+                f"actor_rollout_ref.rollout.{name}={value}: training would sample from a truncated distribution and "
+                f"take log-probabilities of the whole one, so that no ratio has mean 1; use {whole}"
+            )
 
 
 def _nearest_divisor(total: int, wanted: int) -> int:

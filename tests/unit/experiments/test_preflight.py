@@ -33,6 +33,8 @@ WRONG = [
     ("+method.window.widht=1", "method.window.widht: unknown field"),
     ("actor_rollout_ref.actor.loss_agg_mode=token-mean", "loss_agg_mode"),
     ("actor_rollout_ref.rollout.n=1", "rollout.n=1: algorithm.adv_estimator=grpo compares"),
+    ("actor_rollout_ref.rollout.top_p=0.95", "rollout.top_p=0.95: training would sample from a truncated distribution"),
+    ("actor_rollout_ref.rollout.top_k=20", "rollout.top_k=20: training would sample from a truncated distribution"),
     ("algorithm.norm_adv_by_std_in_grpo=false", "method ctpo is defined with True"),
     ("method=custom", "method.import_path: missing; name your file's method"),
     ("+actor_rollout_ref.rollout.foo=3", "actor_rollout_ref.rollout.foo=3: verl has no such field"),
