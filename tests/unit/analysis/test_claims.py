@@ -104,3 +104,35 @@ def test_evenness_compares_the_two_windows_on_the_same_run(tmp_path: Path) -> No
     assert claims[1].verdict == HOLDS  # the fixed window: near 0 early, rising
     assert claims[2].verdict == NOT_TESTABLE  # positions end at 160
     assert claims[4].verdict == HOLDS  # the adaptive one is flatter
+
+
+def of(sentence: str, root: Path, model: str = "tiny") -> str:
+    (verdict,) = [c.verdict for c in judge_claims(Sweep.load(root, "demo"), model) if c.sentence.startswith(sentence)]
+    return verdict
+
+
+def scattered(generator: np.random.Generator, mean: float) -> np.ndarray:
+    """Scores `[60, 4]` of problems that are solved with chances about `mean`."""
+    chance = np.clip(mean + 0.1 * np.random.default_rng(0).normal(size=(60, 1)), 0, 1)
+    return (generator.random((60, 4)) < chance).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict", "margin"), [(0.25, HOLDS, UNDECIDED), (0.0, UNDECIDED, UNDECIDED), (-0.25, FAILS, FAILS)]
+)
+def test_gains_on_each_benchmark_and_the_papers_margins(tmp_path: Path, gap: float, verdict: str, margin: str) -> None:
+    generator = np.random.default_rng(1)
+    for method, mean in (("ctpo", 0.5 + gap), ("ctpo_fixed", 0.5), ("gspo", 0.5), ("grpo", 0.2)):
+        for seed in range(3):
+            write_run(
+                tmp_path, model="qwen3_14b", method=method, seed=seed, evaluated=(15,), stats_at=(),
+                benchmarks=("aime25", "hmmt25"), scores={15: scattered(generator, mean)},
+            )  # fmt: skip
+    sentences = (
+        "The adaptive window gains on all",
+        "GSPO is the strongest",
+        "CTPO leads the",
+        "The adaptive window gains 3",
+    )
+    found = [of(sentence, tmp_path, "qwen3_14b") for sentence in sentences]
+    assert found == [verdict, HOLDS, margin, margin]
