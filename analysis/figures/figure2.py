@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,11 @@ BAND_SEEDS = 3
 _COLUMNS = ["panel", "method", "seed", "step", "value", "low", "high"]
 
 _CAPTION = (
-    "Left: accuracy on held-out problems (avg@k, mean over benchmarks). Middle: share of tokens clipped "
-    "by the method's own window, mean over the step's updates; logarithmic, a step without any clipped "
-    "token is not drawn. Right: mean number of tokens that the model generated per training response. "
-    "Bold: mean over seeds; faint: single seeds; band: 95 % t interval of the mean over seeds, where "
-    "there are three or more (of two it is in the CSV)."
+    "Left: accuracy on held-out problems (avg@k, mean over benchmarks). Middle: share of tokens clipped by the "
+    "method's own window, mean over the step's updates (the first, before the policy has moved, clips nothing "
+    "and counts); logarithmic, a step without any clipped token is not drawn. Right: mean number of tokens that"
+    " the model generated per training response. Bold: mean over seeds; faint: single seeds; band: 95 % t "
+    "interval of the mean over seeds, where there are three or more (of two it is in the CSV)."
 )
 
 
@@ -97,10 +98,24 @@ def _accuracies(sweep: Sweep, runs: list[RunRecord]) -> tuple[Curves, str]:
             continue
         samplings.setdefault(run.method, evaluations[0].sampling)
         curves.setdefault(run.method, {})[run.seed] = (steps, values)
-    sentences = [sampling_sentences(samplings, runs)] if samplings else []
+    sentences = [sampling_sentences(samplings, runs), _problems(sweep, runs)] if samplings else []
     if left_out:
         sentences.append(f"Accuracy left out: {'; '.join(left_out)}.")
     return curves, " ".join(sentences)
+
+
+def _problems(sweep: Sweep, runs: list[RunRecord]) -> str:
+    """How many problems each benchmark has, and how many runs each method."""
+    found = {
+        name: len(evaluation.problem_ids)
+        for run in runs
+        for name in run.benchmarks
+        for step in run.sample_steps(name)[-1:]
+        if (evaluation := sweep.evaluation(run, name, step)) is not None
+    }
+    counts = Counter(run.method for run in runs)
+    problems = ", ".join(f"{count} of {name}" for name, count in found.items())
+    return f"Problems: {problems}. Runs: {', '.join(f'{method} {count}' for method, count in counts.items())}."
 
 
 def accuracy_curve(sweep: Sweep, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
@@ -151,5 +166,4 @@ def _finish_axes(axes: dict[str, Any]) -> None:
             style.plain_log(axis.yaxis, style.percent)
             axis.set_ylim(positive.min() / 2, positive.max() * 2)
         elif panel == "accuracy" and drawn.size:
-            margin = 0.1 * max(0.05, drawn.max() - drawn.min())
-            axis.set_ylim(drawn.min() - margin, drawn.max() + margin)
+            axis.set_ylim(0, min(1.0, 1.15 * max(0.05, drawn.max())))
