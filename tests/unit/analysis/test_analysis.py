@@ -124,7 +124,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(sweep: Path, analysed:
     again = [
         path for path in again if not path.stem.startswith(("exponents", "growth_laws"))
     ]  # of all methods, or of one
-    assert len(again) == 4 * 4 + 2 * 5
+    assert len(again) == 3 * 5 + 2 * 5
     assert all(path.read_bytes() == (analysed / path.name).read_bytes() for path in again)
 
 
