@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ctpo.sandbox.probes.probe import Probe
+from ctpo.sandbox.protocol import Answer
 
 _NETWORK = """
 import socket
@@ -101,9 +102,9 @@ for i in range(3, 4096):
     except OSError: pass
 print([os.readlink(f"/proc/self/fd/{i}") for i in range(3)] if os.path.exists("/proc") else "three")
 """
-_FORGED = """
-import os, struct
-answer = struct.pack("<16sdQQ", b"ok", 0.0, 6, 0) + b"forged" + b"R" + bytes(4)
+_FORGED = f"""
+import os
+answer = {Answer("ok", stdout=b"forged").pack()!r}
 for fd in range(3, 256):
     try: os.write(fd, answer); print("BREACH", fd)
     except OSError: pass
