@@ -63,13 +63,13 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Int
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def in_order(lowest: Sequence[float], middle: Sequence[float], highest: Sequence[float]) -> str:
+def in_order(lowest: ArrayLike, middle: ArrayLike, highest: ArrayLike) -> str:
     """Whether three methods' numbers, one for each seed, stand in this order."""
     level = joint_level(2)
     return all_of([above(difference(middle, lowest, level)), above(difference(highest, middle, level))])
 
 
-def grow_alike(early: Mapping[str, Sequence[float]], late: Mapping[str, Sequence[float]]) -> str:
+def grow_alike(early: Mapping[str, ArrayLike], late: Mapping[str, ArrayLike]) -> str:
     """Whether every method's lengths grow, and end within a factor of `LENGTHS_ALIKE` of one another.
 
     Args:

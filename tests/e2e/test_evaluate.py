@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -108,7 +109,7 @@ def samples(run: EvaluationRun) -> pd.DataFrame:
 
 
 @pytest.mark.timeout((KILLS + 3) * 2 * START_S)
-def test_a_killed_evaluation_ends_with_the_rows_of_an_undisturbed_one(new_evaluation, checkpoint: Path) -> None:
+def test_a_killed_evaluation_ends_with_the_rows_of_an_undisturbed_one(new_evaluation: Any, checkpoint: Path) -> None:
     undisturbed, killed = new_evaluation("undisturbed"), new_evaluation("killed")
     undisturbed.start()
     assert undisturbed.wait(2 * START_S) == 0, undisturbed.tail()

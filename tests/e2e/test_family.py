@@ -51,7 +51,8 @@ def test_every_method_trains_three_steps(new_run: Callable[..., Run]) -> None:
         assert max(row["critic/score/mean"] for row in steps) > 0, name
     # What was measured in a step decides the next step's window: no more the assumed 0.02 a token.
     first = STEPS * NAMES.index("ctpo_calibrated")
-    scales = {row.get("position/deviation_scale") for row in rows[first : first + STEPS]} - {None}
+    found = (row.get("position/deviation_scale") for row in rows[first : first + STEPS])
+    scales = {scale for scale in found if scale is not None}
     assert len(scales) >= 2
     assert all(0 < scale < 10 for scale in scales)
     assert "position/deviation_scale" not in rows[0]

@@ -80,7 +80,8 @@ def overrides(path: str) -> list[str]:
 
 def unresolved(request: list[str]) -> dict[str, Any]:
     """The composed fields with references as they are written: what follows from a field is not a difference."""
-    return dict(flatten(OmegaConf.to_container(composed(request), resolve=False)))
+    plain: Any = OmegaConf.to_container(composed(request), resolve=False)
+    return dict(flatten(plain))
 
 
 def test_nothing_else_differs_from_the_paper_scale_composition() -> None:

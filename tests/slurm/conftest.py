@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -115,7 +116,12 @@ def new_sweep(cluster: None, tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
         jobs = [json.loads(path.read_text())["job_id"] for path in sweep.root.glob("s/*/*/*/submission.json")]
         for job in jobs:
             slurm("scancel", job, check=False)
-        wait_until(lambda jobs=jobs: not any(state(job) for job in jobs), 60, lambda: slurm("squeue"))
+        wait_until(functools.partial(all_ended, jobs), 60, lambda: slurm("squeue"))
+
+
+def all_ended(jobs: list[str]) -> bool:
+    """Whether none of the jobs waits or runs."""
+    return not any(map(state, jobs))
 
 
 def state(job: str) -> str:

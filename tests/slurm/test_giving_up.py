@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_run_comes_back_after_a_death_but_not_for_ever(new_sweep: Callable[...
     assert "continues" in sweep.submit().stdout
     job = sweep.job("ctpo")
     for death in range(3):
-        wait_until(lambda death=death, job=job: begun(job, 1 + death), 180, lambda: sweep.output(job))
+        wait_until(functools.partial(begun, job, 1 + death), 180, lambda: sweep.output(job))
         assert restarts(job) == death
         kill(training_process(job))
     wait_until(lambda: not state(job), 90, lambda: sweep.output(job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,6 +20,11 @@ from experiments import prepare, resolvers
 from .conftest import PROJECT, Sweep, accounted, slurm, state, wait_until
 
 HELD = "+slurm.sbatch.hold=true"
+
+
+def failed(job: str) -> bool:
+    """Whether Slurm's accounting calls it that."""
+    return accounted(job).startswith("FAILED")
 
 
 def a_model_of_long_context(folder: Path) -> list[str]:
@@ -58,7 +64,7 @@ def test_the_papers_grid_is_accepted_and_each_job_sees_eight_gpus(
         # The GPUs are declared, not real: the job finds that out, says so where a watcher looks, and does not return.
         phase = read_progress(sweep.run(method, "qwen3_4b")).phase
         assert phase.startswith("refused: trainer.n_gpus_per_node=8: this machine has 0 NVIDIA GPUs")
-        wait_until(lambda job=job: accounted(job).startswith("FAILED"), 60, lambda job=job: accounted(job))
+        wait_until(functools.partial(failed, job), 60, functools.partial(accounted, job))
         record = accounted(job, "State,ElapsedRaw")
         assert int(record.split("|")[1]) <= patience(30), f"{job}: failed, but only after {record} s"
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
+from analysis.artifacts import Artifact
 from ctpo.positions import PositionStats
 from ctpo.records import RunDirectory
 
@@ -135,3 +137,10 @@ def write_sweep(root: Path, methods: Sequence[str] = tuple(ACCURACY), seeds: Seq
     for method in methods:
         for seed in seeds:
             write_run(root, method=method, seed=seed)
+
+
+def axes_of(artifact: Artifact) -> list[Axes]:
+    """The panels of a figure."""
+    assert artifact.figure is not None
+    axes: list[Axes] = artifact.figure.axes
+    return axes

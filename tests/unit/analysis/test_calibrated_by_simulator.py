@@ -44,6 +44,6 @@ def test_a_broken_assumption_is_found_and_its_exponent_too(name: str) -> None:
     assert not low <= 0.5 <= high
     # A law that is no power has no one exponent: over the middle of the positions the fit must be near.
     assert scenario.variance is not None
-    positions = np.arange(1.0, POSITIONS + 1)
+    positions = np.arange(1, POSITIONS + 1).astype(np.float64)
     exact = fit_exponent(positions, np.sqrt(scenario.variance(positions)), 8)
     assert value == pytest.approx(exact, abs=0.12)

@@ -19,7 +19,7 @@ def verdicts(root: Path) -> list[str]:
 
 
 def interval(low: float, high: float) -> Interval:
-    return Interval(np.float64((low + high) / 2), np.float64(low), np.float64(high))
+    return Interval(*np.array([(low + high) / 2, low, high]))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
-from synthetic import write_run
+from synthetic import axes_of, write_run
 
 from analysis import style
 from analysis.__main__ import main
@@ -128,9 +128,9 @@ def test_a_swept_number_is_drawn_as_it_was_recorded(tmp_path: Path) -> None:
     assert set(artifact.data["quantity"]) == {"accuracy", "clip_rate", "exponent"}  # nothing is clipped
     assert set(artifact.data["value"]) == {0.0, 0.5, 1.0}
     assert "By `method.window.power`" in artifact.caption
-    line = artifact.figure.axes[0].get_lines()[0]
+    line = axes_of(artifact)[0].get_lines()[0]
     expected = artifact.data[artifact.data["quantity"] == "accuracy"]["estimate"].tolist()
-    assert line.get_ydata().tolist() == expected
+    assert np.asarray(line.get_ydata()).tolist() == expected
 
 
 def test_fields_that_change_together_are_one_axis_and_are_named(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_several_algorithms_over_one_number_are_one_line_each(tmp_path: Path) ->
             write_run(tmp_path, method=f"{name}-updates{updates}", stats_at=(15,), evaluated=(15,), config=config)
     artifact = swept.make(Sweep.load(tmp_path, "demo"), "tiny")
     assert set(artifact.data["algorithm"]) == {"ctpo", "grpo"}
-    assert artifact.figure.axes[0].get_xscale() == "log"
+    assert axes_of(artifact)[0].get_xscale() == "log"
     assert set(artifact.data["field"]) == {"method.max_updates"}
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_common_number_is_one_row_per_variant(tmp_path: Path) -> None
     for variant, low in (("ctpo_fixed", 0.5), ("ctpo_fixed-ppo_range", 0.8)):
         write_run(tmp_path, method=variant, config={"method": {"name": "ctpo_fixed", "window": {"low": low}}})
     artifact = swept.make(Sweep.load(tmp_path, "demo"), "tiny")
-    labels = [text.get_text() for text in artifact.figure.axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in axes_of(artifact)[0].get_yticklabels()]
     assert labels == ["CTPO", "CTPO, fixed clip", "CTPO, fixed clip, ppo_range"]
     assert artifact.data["value"].isna().all()
 

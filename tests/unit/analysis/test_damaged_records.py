@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -108,7 +109,7 @@ CONTENTS = {
     "torn": b'{"schema": 1, "state": "fin',
 }
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    **{name: lambda path, content=content: path.write_bytes(content) for name, content in CONTENTS.items()},
+    **{name: functools.partial(Path.write_bytes, data=content) for name, content in CONTENTS.items()},
     "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3]),
     "folder": folder,
     "symbolic link to itself": loop,
@@ -258,7 +259,8 @@ def test_a_wrong_row_is_named_and_left_out(root: Path, run: Path, line: str, mes
 def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
     arrays, meta = read_position_stats(path)
     change(arrays, meta)
-    np.savez(path, __meta__=np.array(json.dumps(meta)), **arrays)
+    content: dict[str, Any] = {"__meta__": np.array(json.dumps(meta)), **arrays}
+    np.savez(path, **content)
 
 
 def filled(name: str, value: float, cell: Any = ..., dtype: Any = None) -> Callable[[dict[str, Any], Any], None]:

@@ -29,7 +29,9 @@ def browser() -> str:
     if found is None:
         reason = "no Chromium; as root: bash requirements/test-packages.sh"
         # As root (CI is) the package can be installed, so that a missing one is a mistake.
-        pytest.fail(reason) if os.geteuid() == 0 else pytest.skip(reason)
+        if os.geteuid() == 0:
+            pytest.fail(reason)
+        pytest.skip(reason)
     return found
 
 

@@ -63,7 +63,7 @@ def test_a_bin_grows_as_the_root_mean_square_over_its_tokens() -> None:
 
 @pytest.mark.parametrize("exponent", [0.2, 0.5, 0.71, 1.54])
 def test_an_exact_power_law_is_recovered_exactly(exponent: float) -> None:
-    positions = BinnedPositions(np.arange(100.0, 0.0, -1.0), 8)
+    positions = BinnedPositions(np.arange(100, 0, -1).astype(np.float64), 8)
     std = 0.03 * positions.growth(exponent)
     fit = fit_power_law(std, positions.per_bin(positions.counts), positions)
     assert fit.exponent == pytest.approx(exponent, abs=1e-6)
@@ -83,7 +83,7 @@ def test_scale_is_weighted_least_squares_of_logarithms_by_hand() -> None:
 
 
 def test_many_fits_at_once_are_the_fits_one_by_one() -> None:
-    positions = BinnedPositions(np.arange(100.0, 0.0, -1.0), 8)
+    positions = BinnedPositions(np.arange(100, 0, -1).astype(np.float64), 8)
     generator = np.random.default_rng(0)
     std = 0.03 * positions.growth(0.6) * np.exp(0.2 * generator.normal(size=(5, positions.bins)))
     weights = generator.random((5, positions.bins)) * (generator.random((5, positions.bins)) > 0.2)
@@ -208,7 +208,7 @@ def test_scores_without_any_spread_have_no_interval() -> None:
 
 
 def test_a_seed_that_tells_nothing_does_not_take_the_other_seeds_variation_away() -> None:
-    prompts = Interval(np.float64(0.6), np.float64(0.5), np.float64(0.7))
+    prompts = Interval(*np.array([0.6, 0.5, 0.7]))
     two = wider(prompts, np.array([0.4, 0.8]))
     assert wider(prompts, np.array([0.4, np.nan, 0.8])) == two
     assert float(two.high) == pytest.approx(0.6 + 12.706 * np.std([0.4, 0.8], ddof=1) / np.sqrt(2), rel=1e-4)
@@ -274,5 +274,5 @@ def test_seed_band_of_one_seed_has_no_band_and_a_nan_stays_a_nan() -> None:
 
 
 def test_interval_text() -> None:
-    assert Interval(np.float64(0.714), np.float64(0.66), np.float64(0.76)).text() == "0.71 [0.66, 0.76]"
-    assert Interval(np.float64(0.5), np.float64(np.nan), np.float64(np.nan)).text(1, 100) == "50.0"
+    assert Interval(*np.array([0.714, 0.66, 0.76])).text() == "0.71 [0.66, 0.76]"
+    assert Interval(*np.array([0.5, np.nan, np.nan])).text(1, 100) == "50.0"

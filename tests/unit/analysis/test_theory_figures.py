@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import write_run
+from synthetic import axes_of, write_run
 
 from analysis import style
 from analysis.__main__ import _of_theory as of_theory
@@ -50,13 +50,13 @@ def test_lines_are_the_medians_of_the_file(drawn: dict[str, Artifact], folder: P
     table = pd.read_csv(folder / "theory_off_policyness.csv")
     chosen = table.query("advantage == 'outcome' and clipping == 'none' and estimator == 'cumulative'")
     expected = [np.median(group["bias"]) for _, group in chosen.groupby("kl")]
-    axis = drawn["theory_off_policyness"].figure.axes[3]
+    axis = axes_of(drawn["theory_off_policyness"])[3]
     line = next(line for line in axis.get_lines() if line.get_label() == "cumulative")
-    np.testing.assert_allclose(line.get_ydata(), expected)
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), expected)
 
 
 def test_an_unbiased_ratio_is_named_instead_of_drawn_on_a_logarithmic_axis(drawn: dict[str, Artifact]) -> None:
-    first, _, _, outcome = drawn["theory_off_policyness"].figure.axes[:4]
+    first, _, _, outcome = axes_of(drawn["theory_off_policyness"])[:4]
     assert [text.get_text() for text in first.texts] == ["full sequence,\ncumulative: 0"]
     assert [text.get_text() for text in outcome.texts] == ["full sequence: 0"]
     assert len(first.get_lines()) == 2
@@ -66,7 +66,9 @@ def test_table_1_holds_the_medians_of_its_file(drawn: dict[str, Artifact], folde
     table = pd.read_csv(folder / "table1.csv", dtype={"position": str})
     where = "position == 'total' and advantage == 'outcome' and clipping == 'none' and estimator == 'token'"
     expected = f"{table.query(where)['bias'].median():.3f}"
-    header, rows = drawn["table1"].table.header, drawn["table1"].table.rows
+    table1 = drawn["table1"].table
+    assert table1 is not None
+    header, rows = table1.header, table1.rows
     assert len(set(header)) == len(header)
     assert len(rows) == 8
     token = next(row for row in rows if row[0] == "outcome-level" and row[1].startswith("token"))

@@ -27,7 +27,7 @@ def rates(draw: Callable[[np.random.Generator], str], simulations: int = SIMULAT
 
 
 def interval(low: float, high: float) -> Interval:
-    return Interval(*map(np.float64, ((low + high) / 2, low, high)))
+    return Interval(*np.array([(low + high) / 2, low, high]))
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(1, 2, HOLDS), (-2, -1, FAILS), (-1, 1, UNDECIDED)])

@@ -69,8 +69,8 @@ def recorded(seed: int, batch: int = 11, length: int = 50, scale: float = 0.3, f
     )
 
 
-def small(**changes: int) -> PositionStats:
-    return PositionStats.zeros(50, **({"bin_width": 8, "folds": 4, "max_updates": 3} | changes))
+def small(bin_width: int = 8, folds: int = 4, max_updates: int = 3) -> PositionStats:
+    return PositionStats.zeros(50, bin_width=bin_width, folds=folds, max_updates=max_updates)
 
 
 def arrays_equal(left: PositionStats | PositionSums, right: PositionStats | PositionSums) -> bool:

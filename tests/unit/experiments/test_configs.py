@@ -67,7 +67,8 @@ def resolved(*overrides: str) -> dict[str, Any]:
         "+critic.model.path=m",
     )
     config = composed(*overrides, *(item.lstrip("+") for item in made))
-    return dict(flatten(OmegaConf.to_container(config, resolve=True)))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return dict(flatten(plain))
 
 
 def own(name: str) -> bool:
@@ -92,7 +93,7 @@ def test_methods_differ_in_their_own_fields_alone(model: str, method: str) -> No
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_a_config_with_its_own_defaults(method: str) -> None:
-    node = OmegaConf.to_container(composed(f"method={method}").method, resolve=False)
+    node: Any = OmegaConf.to_container(composed(f"method={method}").method, resolve=False)
     assert isinstance(node, dict)
     node.pop("position_stats")
     assert configure(node.pop("name"), node) == METHODS[method]

@@ -244,7 +244,7 @@ def folder(tmp_path: Path) -> Path:
     vocabulary = {chr(97 + i): i for i in range(26)}
     (made / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": [{"id": 39}]}))
     tensors = {name: torch.zeros(shape) for name, shape in expected_tensors(SETTINGS).items()}
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, names in enumerate((list(tensors)[:10], list(tensors)[10:])):
         shard = f"model-0000{i + 1}-of-00002.safetensors"
         save_file({name: tensors[name] for name in names}, made / shard)

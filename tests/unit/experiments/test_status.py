@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from experiments.status import RunStatus, main, status_table, sweep_status
 from experiments.submission import queue
 from experiments.submission.queue import Job
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "run": {"sweep": "demo", "model": "tiny", "method": "ctpo", "seed": 0},
     "trainer": {"total_training_steps": 10},
 }

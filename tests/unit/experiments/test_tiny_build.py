@@ -1,8 +1,11 @@
 """Claims about model, warm start, cache and data files."""
 
+from __future__ import annotations
+
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +27,7 @@ SMALL = TinyModelSpec(steps=3, batch_size=4)
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTPO_CACHE", str(tmp_path / "cache"))
 
 
@@ -32,7 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_same_settings_give_the_same_files_byte_for_byte(tmp_path):
+def test_the_same_settings_give_the_same_files_byte_for_byte(tmp_path: Path) -> None:
     for name in ("first", "second"):
         torch.manual_seed(random.randrange(2**31))  # the surroundings must not matter
         write_model(SMALL, tmp_path / name, progress=False)
@@ -41,13 +44,13 @@ def test_the_same_settings_give_the_same_files_byte_for_byte(tmp_path):
     assert first == second
 
 
-def test_another_seed_gives_another_model(tmp_path):
+def test_another_seed_gives_another_model(tmp_path: Path) -> None:
     write_model(SMALL, tmp_path / "a", progress=False)
     write_model(SMALL.model_copy(update={"seed": 1}), tmp_path / "b", progress=False)
     assert files(tmp_path / "a")["model.safetensors"] != files(tmp_path / "b")["model.safetensors"]
 
 
-def test_a_prepared_model_loads_as_qwen3_in_float32_with_the_tokenizers_vocabulary():
+def test_a_prepared_model_loads_as_qwen3_in_float32_with_the_tokenizers_vocabulary() -> None:
     folder = tiny_model(SMALL, progress=False)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.model_type == "qwen3"
@@ -59,7 +62,7 @@ def test_a_prepared_model_loads_as_qwen3_in_float32_with_the_tokenizers_vocabula
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (2, 0)
 
 
-def test_the_shipped_model_is_what_the_default_recipe_makes(tmp_path):
+def test_the_shipped_model_is_what_the_default_recipe_makes(tmp_path: Path) -> None:
     """Weights depend on the processor's rounding, so they are held by the recipe and by the loss that it reaches."""
     spec = TinyModelSpec()
     assert json.loads((SHIPPED / cache.PREPARED).read_text()) == model_settings(spec)
@@ -79,7 +82,7 @@ def test_the_shipped_model_is_what_the_default_recipe_makes(tmp_path):
     assert 0.25 < sum(losses) / len(losses) < 0.31
 
 
-def test_the_warm_start_lowers_the_loss():
+def test_the_warm_start_lowers_the_loss() -> None:
     spec = SMALL.model_copy(update={"steps": 40, "batch_size": 8})
     tokenizer = build_tokenizer(spec.vocab_size, spec.seed, spec.max_positions)
     losses: list[float] = []
@@ -88,17 +91,18 @@ def test_the_warm_start_lowers_the_loss():
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_the_warm_start_leaves_torch_as_it_was():
+def test_the_warm_start_leaves_torch_as_it_was() -> None:
     tokenizer = build_tokenizer(SMALL.vocab_size, SMALL.seed, SMALL.max_positions)
     before, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
     warm_start(build_model(SMALL, tokenizer), tokenizer, SMALL)
-    inside, _ = torch.get_num_threads(), torch.set_num_threads(before)
+    inside = torch.get_num_threads()
+    torch.set_num_threads(before)
     assert inside == 2
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_loss_is_the_mean_over_the_models_own_tokens_and_blind_to_padding():
+def test_the_loss_is_the_mean_over_the_models_own_tokens_and_blind_to_padding() -> None:
     tokenizer = build_tokenizer(SMALL.vocab_size, SMALL.seed, SMALL.max_positions)
     model, rng = build_model(SMALL, tokenizer), random.Random(0)
     own = tokenize(ChatPieces(tokenizer), demonstrate(rng, draw(rng, "train"), Quality(mental=0.0), 256))
@@ -125,12 +129,12 @@ def test_the_loss_is_the_mean_over_the_models_own_tokens_and_blind_to_padding():
         ({"quality": {"mistake": 0.5}}, "model_spec.quality.mistake=0.5: no such field; "),
     ],
 )
-def test_settings_that_make_no_model_are_refused_by_name(given, says):
+def test_settings_that_make_no_model_are_refused_by_name(given: Any, says: str) -> None:
     (problem,) = problems(TinyModelSpec, given, "model_spec")
     assert problem.startswith(says)
 
 
-def test_data_rows_have_verls_columns_and_the_right_answers():
+def test_data_rows_have_verls_columns_and_the_right_answers() -> None:
     train, test = arithmetic_dataset(ArithmeticSpec(train_size=50, test_size=10))
     for path, split, count in ((train, "train", 50), (test, "test", 10)):
         rows = pq.read_table(path).to_pylist()
@@ -144,7 +148,7 @@ def test_data_rows_have_verls_columns_and_the_right_answers():
             assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (i, split)
 
 
-def test_data_files_share_no_problem_and_hold_none_twice():
+def test_data_files_share_no_problem_and_hold_none_twice() -> None:
     train, test = arithmetic_dataset(ArithmeticSpec(train_size=4096, test_size=256))
     ids = [
         [row["problem_id"] for row in pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()]
@@ -154,19 +158,19 @@ def test_data_files_share_no_problem_and_hold_none_twice():
     assert not set(ids[0]) & set(ids[1])
 
 
-def test_a_larger_data_set_begins_with_the_smaller_one():
+def test_a_larger_data_set_begins_with_the_smaller_one() -> None:
     small = arithmetic_dataset(ArithmeticSpec(train_size=20, test_size=5))
     large = arithmetic_dataset(ArithmeticSpec(train_size=40, test_size=5))
     assert small != large
     assert pq.read_table(large[0]).slice(0, 20).to_pylist() == pq.read_table(small[0]).to_pylist()
 
 
-def test_an_empty_data_set_is_refused():
+def test_an_empty_data_set_is_refused() -> None:
     (problem,) = problems(ArithmeticSpec, {"test_size": 0}, "dataset_spec")
     assert problem == "dataset_spec.test_size=0: must be greater than or equal to 1"
 
 
-def test_a_prepared_folder_is_found_again_and_says_what_made_it():
+def test_a_prepared_folder_is_found_again_and_says_what_made_it() -> None:
     calls = []
 
     def build(folder: Path) -> None:
@@ -180,7 +184,7 @@ def test_a_prepared_folder_is_found_again_and_says_what_made_it():
     assert json.loads((first / "prepared.json").read_text()) == {"a": 1, "b": [2]}
 
 
-def test_a_build_that_fails_leaves_nothing_behind():
+def test_a_build_that_fails_leaves_nothing_behind() -> None:
     def build(folder: Path) -> None:
         (folder / "half").write_text("x")
         raise RuntimeError("disk full")
@@ -190,9 +194,12 @@ def test_a_build_that_fails_leaves_nothing_behind():
     assert list((cache.cache_root() / "models").iterdir()) == []
 
 
-def test_of_two_builds_of_the_same_thing_the_first_to_finish_wins():
+def test_of_two_builds_of_the_same_thing_the_first_to_finish_wins() -> None:
     def build(folder: Path) -> None:
-        cache.cached("models", "m", {}, lambda other: (other / "data").write_text("other"))
+        def other_build(other: Path) -> None:
+            (other / "data").write_text("other")
+
+        cache.cached("models", "m", {}, other_build)
         (folder / "data").write_text("mine")
 
     final = cache.cached("models", "m", {}, build)
@@ -200,7 +207,7 @@ def test_of_two_builds_of_the_same_thing_the_first_to_finish_wins():
     assert [path.name for path in final.parent.iterdir()] == [final.name]
 
 
-def test_the_first_steps_show_no_flaw_and_the_later_ones_do():
+def test_the_first_steps_show_no_flaw_and_the_later_ones_do() -> None:
     tokenizer = build_tokenizer(SMALL.vocab_size, SMALL.seed, SMALL.max_positions)
     flawed = Quality(misread=0.0, mental=0.0, failing_call=1.0, second_call=0.0)
     spec = SMALL.model_copy(update={"clean_steps": 32, "batch_size": 4, "quality": flawed})

@@ -1,6 +1,10 @@
 """Claims about tokenizer, chat template and token stream."""
 
+from __future__ import annotations
+
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -20,29 +24,29 @@ THINK = "<think>\n\n</think>\n\n"
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return build_tokenizer(SPEC.vocab_size, SPEC.seed, SPEC.max_positions)
 
 
-def render(tokenizer, conversation, **options):
+def render(tokenizer: Any, conversation: Any, **options: Any) -> Any:
     return tokenizer.apply_chat_template(conversation, tokenize=False, **options)
 
 
-def test_the_vocabulary_has_exactly_the_asked_size(tokenizer):
+def test_the_vocabulary_has_exactly_the_asked_size(tokenizer: Any) -> None:
     assert len(tokenizer) == SPEC.vocab_size
     assert max(tokenizer.get_vocab().values()) == SPEC.vocab_size - 1
 
 
 @pytest.mark.parametrize("token", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *MARKERS, "\n"])
-def test_control_tokens_and_newline_are_single_tokens(tokenizer, token):
+def test_control_tokens_and_newline_are_single_tokens(tokenizer: Any, token: str) -> None:
     assert len(tokenizer.encode(token, add_special_tokens=False)) == 1
 
 
-def test_end_and_padding_are_the_ones_of_qwen3(tokenizer):
+def test_end_and_padding_are_the_ones_of_qwen3(tokenizer: Any) -> None:
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
-def test_decoding_without_special_tokens_keeps_the_markers_as_qwen3_does(tokenizer):
+def test_decoding_without_special_tokens_keeps_the_markers_as_qwen3_does(tokenizer: Any) -> None:
     ids = tokenizer.encode("<|im_start|><think>x</think><|im_end|>", add_special_tokens=False)
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>x</think>"
 
@@ -50,20 +54,22 @@ def test_decoding_without_special_tokens_keeps_the_markers_as_qwen3_does(tokeniz
 @pytest.mark.parametrize(
     "text", ["12 + 345\n\n  x", "naïve Ω 日本 🙂\t\r\n", "```python\nprint(1)\n```", "\\boxed{-7}"]
 )
-def test_any_text_survives_encoding_and_decoding(tokenizer, text):
+def test_any_text_survives_encoding_and_decoding(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
-def test_digits_stand_alone(tokenizer):
+def test_digits_stand_alone(tokenizer: Any) -> None:
     pieces = [tokenizer.decode([i]) for i in tokenizer.encode("x = 4096 * 17", add_special_tokens=False)]
     assert [piece for piece in pieces if any(c.isdigit() for c in piece)] == list("409617")
 
 
-def test_the_system_prompt_is_short(tokenizer):
+def test_the_system_prompt_is_short(tokenizer: Any) -> None:
     assert 8 <= len(tokenizer.encode(SYSTEM_PROMPTS["short"], add_special_tokens=False)) <= 20
 
 
-def test_a_saved_tokenizer_loads_by_auto_class_beside_a_qwen3_config_with_equal_ids(tokenizer, tmp_path):
+def test_a_saved_tokenizer_loads_by_auto_class_beside_a_qwen3_config_with_equal_ids(
+    tokenizer: Any, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -73,17 +79,17 @@ def test_a_saved_tokenizer_loads_by_auto_class_beside_a_qwen3_config_with_equal_
     assert (len(loaded), loaded.eos_token_id, loaded.pad_token_id) == (SPEC.vocab_size, 2, 0)
 
 
-def test_building_again_gives_the_same_tokenizer(tokenizer):
+def test_building_again_gives_the_same_tokenizer(tokenizer: Any) -> None:
     again = build_tokenizer(SPEC.vocab_size, SPEC.seed, SPEC.max_positions)
     assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
-def test_a_vocabulary_without_room_for_all_bytes_is_refused():
+def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match=f"vocab_size=100: .* need {MIN_VOCAB}"):
         build_tokenizer(100, 0, 1024)
 
 
-def test_a_vocabulary_larger_than_the_text_yields_is_refused():
+def test_a_vocabulary_larger_than_the_text_yields_is_refused() -> None:
     with pytest.raises(ValueError, match="vocab_size=5000: the text yields only"):
         build_tokenizer(5000, 0, 1024)
 
@@ -136,17 +142,17 @@ TURNS = {
 
 
 @pytest.mark.parametrize("claim", TURNS)
-def test_the_template_renders_as_qwen3(tokenizer, claim):
+def test_the_template_renders_as_qwen3(tokenizer: Any, claim: Any) -> None:
     conversation, options, expected = TURNS[claim]
     assert render(tokenizer, conversation, **options) == expected
 
 
-def test_tool_schemas_are_refused(tokenizer):
+def test_tool_schemas_are_refused(tokenizer: Any) -> None:
     with pytest.raises(Exception, match="fenced Python blocks"):
         render(tokenizer, [ASKED], tools=[{"type": "function", "function": {"name": "f"}}])
 
 
-def test_a_demonstration_is_the_token_stream_that_verl_builds_in_a_rollout(tokenizer):
+def test_a_demonstration_is_the_token_stream_that_verl_builds_in_a_rollout(tokenizer: Any) -> None:
     builder = QwenContinuousTokenBuilder(tokenizer, chat_template_kwargs={"enable_thinking": False})
     pieces = ChatPieces(tokenizer)
     rng = random.Random(5)
@@ -169,7 +175,7 @@ def test_a_demonstration_is_the_token_stream_that_verl_builds_in_a_rollout(token
         assert (trajectory.ids, trajectory.model_mask) == (ids, mask)
 
 
-def test_nearly_all_demonstrations_fit_the_lengths_of_the_tiny_runs(tokenizer):
+def test_nearly_all_demonstrations_fit_the_lengths_of_the_tiny_runs(tokenizer: Any) -> None:
     pieces, rng = ChatPieces(tokenizer), random.Random(6)
     prompts, responses, own = [], [], []
     for _ in range(1000):

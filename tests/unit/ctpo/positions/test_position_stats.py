@@ -116,8 +116,8 @@ def test_histogram_is_numpys_on_the_stated_edges(scale: float) -> None:
         for plane, values in enumerate((data.log_ratio, data.token)):
             value = values[row, column].item()
             # Buckets below zero are mirrored: closed at the end away from zero.
-            side = "right" if value >= 0 else "left"
-            expected[plane, (t - 1) // 8, np.searchsorted(edges, value, side=side) - 1] += 1
+            bucket = np.searchsorted(edges, value, side="right" if value >= 0 else "left") - 1
+            expected[plane, (t - 1) // 8, int(bucket)] += 1
     assert np.array_equal(stats.read().histogram, expected)
 
 

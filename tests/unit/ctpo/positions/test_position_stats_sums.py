@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_arrays_bring_everything_back_and_merge_exactly() -> None:
     recorded(17).add_to(first)
     recorded(18).add_to(second, update_index=0)
     file = io.BytesIO()
-    np.savez_compressed(file, **first.to_arrays())
+    arrays: dict[str, Any] = first.to_arrays()
+    np.savez_compressed(file, **arrays)
     file.seek(0)
     restored = PositionSums.from_arrays(np.load(file))
     assert arrays_equal(restored, first)
@@ -172,7 +174,7 @@ def test_a_paper_scale_step_is_stored_in_one_and_a_half_megabytes() -> None:
             update_index=update,
             folds=torch.randint(0, 32, (8,), generator=generator),
         )
-    arrays = stats.to_arrays()
+    arrays: dict[str, Any] = stats.to_arrays()
     for name in arrays:  # as many low bits set as 4,096 responses would set
         if name.endswith("_sums"):
             noise = np.random.default_rng(0).random(arrays[name].shape)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from watching import Run
 
 from ctpo.sandbox import ExecutionResult, Limits, SandboxClient, SandboxServer
 from ctpo.sandbox.probes import PROBE_LIMITS
-
-Run = Callable[..., ExecutionResult]
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watching import Run
 
 from ctpo.sandbox import ExecutionResult
 from ctpo.sandbox.probes import AFTER, BREACH, PROBES, Probe, aftermath
@@ -22,7 +23,7 @@ SECRET = "top-secret-of-another-run"
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda p: p.name)
-def test_a_hostile_program_is_contained_and_the_next_call_is_as_good_and_fast_as_ever(probe: Probe, run) -> None:
+def test_a_hostile_program_is_contained_and_the_next_call_is_as_good_and_fast_as_ever(probe: Probe, run: Run) -> None:
     result = run(probe.code, probe.limits)
     assert probe.failure(result) == ""
     assert result.duration_s < probe.limits.wall_s + 5.0, "killed long after its limit"
@@ -44,7 +45,9 @@ def test_a_probe_that_gets_out_is_not_called_contained() -> None:
     assert aftermath(ExecutionResult("42 ['x'] True False 3\n", "", "ok", 0.1))
 
 
-def test_no_program_reads_a_file_or_the_environment_of_its_host(run, tmp_path: Path, monkeypatch) -> None:
+def test_no_program_reads_a_file_or_the_environment_of_its_host(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "secret.txt"
     file.write_text(SECRET)
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
@@ -89,7 +92,7 @@ def listeners() -> Iterator[tuple[int, str, list[str]]]:
         server.close()
 
 
-def test_no_program_reaches_a_listener_of_its_host(run, listeners: tuple[int, str, list[str]]) -> None:
+def test_no_program_reaches_a_listener_of_its_host(run: Run, listeners: tuple[int, str, list[str]]) -> None:
     port, name, visits = listeners
     probe = (
         "import socket\nfor f, a in ((2, ('127.0.0.1', {})), (1, '\\0{}')):\n"
@@ -105,19 +108,19 @@ def test_no_program_reaches_a_listener_of_its_host(run, listeners: tuple[int, st
     assert len(visits) == 2
 
 
-def test_nothing_a_program_wrote_is_there_for_the_next(run) -> None:
+def test_nothing_a_program_wrote_is_there_for_the_next(run: Run) -> None:
     run("open('/tmp/left', 'w').write('x')\nimport os, sys\nos.environ['LEFT'] = 'x'\nsys.modules['left'] = sys")
     result = run("import os, sys\n(os.listdir('/tmp'), 'LEFT' in os.environ, 'left' in sys.modules)")
     assert result.stdout == "([], False, False)\n"
 
 
-def test_a_program_that_dies_of_a_signal_is_told_from_one_that_was_stopped(run) -> None:
+def test_a_program_that_dies_of_a_signal_is_told_from_one_that_was_stopped(run: Run) -> None:
     code = "import os, signal, time\nchild = os.fork()\nif child == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
     assert run(code + "print(os.waitstatus_to_exitcode(os.wait()[1]))").stdout == f"{-int(signal.SIGKILL)}\n"
     assert run("import ctypes; ctypes.string_at(0)").reason == "killed"
 
 
-def test_programs_forked_from_one_parent_draw_different_random_numbers(run) -> None:
+def test_programs_forked_from_one_parent_draw_different_random_numbers(run: Run) -> None:
     code = (
         "import random, numpy, uuid, sympy.core.random as s\n"
         "print(random.random(), numpy.random.rand(), s.rng.random(), s._assumptions_rng.random(), uuid.uuid4())"
@@ -126,7 +129,7 @@ def test_programs_forked_from_one_parent_draw_different_random_numbers(run) -> N
     assert all(len(set(column)) == len(drawn) for column in zip(*drawn, strict=True))
 
 
-def _wait_for(condition, seconds: float = 5.0) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not happen in time"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from watching import Run
 
 from ctpo.sandbox import ExecutionResult, Limits
 from ctpo.sandbox.limits import BOUNDS
@@ -38,12 +39,12 @@ from ctpo.sandbox.results import cut_middle
         ("from sympy import *\nx = symbols('x')\nfactor(x**2 - 1)", "(x - 1)*(x + 1)\n"),
     ],
 )
-def test_the_value_of_a_last_bare_expression_is_echoed_as_in_a_notebook(run, code: str, stdout: str) -> None:
+def test_the_value_of_a_last_bare_expression_is_echoed_as_in_a_notebook(run: Run, code: str, stdout: str) -> None:
     result = run(code)
     assert (result.stdout, result.stderr, result.reason) == (stdout, "", "ok")
 
 
-def test_a_traceback_shows_the_callers_lines_and_no_path_of_the_host(run) -> None:
+def test_a_traceback_shows_the_callers_lines_and_no_path_of_the_host(run: Run) -> None:
     result = run("def f(x):\n    return 1 / x\n\nf(0)")
     assert result.reason == "error"
     # Python 3.10 does not mark the failing part of a line.
@@ -58,14 +59,14 @@ def test_a_traceback_shows_the_callers_lines_and_no_path_of_the_host(run) -> Non
     ]
 
 
-def test_an_exception_inside_a_package_names_only_paths_of_the_sandbox(run) -> None:
+def test_an_exception_inside_a_package_names_only_paths_of_the_sandbox(run: Run) -> None:
     result = run("import sympy\nsympy.sympify('1 +')")
     files = [line.split('"')[1] for line in result.stderr.splitlines() if line.startswith("  File ")]
     assert len(files) > 2
     assert all(f.startswith(("<", "/packages/", "/usr/lib/python")) for f in files)
 
 
-def test_a_syntax_error_is_a_result_with_its_line(run) -> None:
+def test_a_syntax_error_is_a_result_with_its_line(run: Run) -> None:
     result = run("x = 1\nprint(x")
     assert result.reason == "error"
     assert result.stdout == ""
@@ -90,7 +91,7 @@ def test_a_syntax_error_is_a_result_with_its_line(run) -> None:
         ("import atexit; atexit.register(print, 'bye')", "ok", ""),
     ],
 )
-def test_every_end_of_a_program_is_a_result(run, code: str, reason: str, stderr: str) -> None:
+def test_every_end_of_a_program_is_a_result(run: Run, code: str, reason: str, stderr: str) -> None:
     result = run(code)
     assert result.reason == reason
     assert stderr in result.stderr
@@ -117,7 +118,7 @@ def test_every_end_of_a_program_is_a_result(run, code: str, reason: str, stderr:
     ],
 )
 def test_what_was_printed_is_kept_and_the_end_is_called_what_it_is(
-    run, written: str, end: str, reason: str, status: int | None
+    run: Run, written: str, end: str, reason: str, status: int | None
 ) -> None:
     limits = Limits(wall_s=1.0 if reason == "timeout" else 30.0, memory_mb=128)
     result = run(f"import ctypes, os, signal, sys, time\n{written}\n{end}", limits)
@@ -150,13 +151,13 @@ def test_what_was_printed_is_kept_and_the_end_is_called_what_it_is(
         ("import sys\nprint('not an error: 5', file=sys.stderr)\nsys.exit(4)", ""),
     ],
 )
-def test_the_error_is_the_uncaught_exceptions_own_type_and_message(run, code: str, error: str) -> None:
+def test_the_error_is_the_uncaught_exceptions_own_type_and_message(run: Run, code: str, error: str) -> None:
     result = run(code, Limits(wall_s=30.0))
     assert (result.error, result.reason) == (error, "error")
     assert "\0" not in result.stderr
 
 
-def test_every_call_draws_its_own_random_numbers(run) -> None:
+def test_every_call_draws_its_own_random_numbers(run: Run) -> None:
     drawing = (
         "import random, numpy, sympy.core.random as s\n"
         "(random.random(), numpy.random.rand(), s.rng.random(), s._assumptions_rng.random())"
@@ -165,17 +166,17 @@ def test_every_call_draws_its_own_random_numbers(run) -> None:
     assert not set(first) & set(second)
 
 
-def test_characters_torn_by_the_end_of_a_program_are_marked(run) -> None:
+def test_characters_torn_by_the_end_of_a_program_are_marked(run: Run) -> None:
     assert run("import os\nos.write(1, 'aé'.encode()[:2]); os._exit(0)").stdout == "a\ufffd"
 
 
-def test_code_longer_than_a_mebibyte_is_an_error_and_not_a_crash(run) -> None:
+def test_code_longer_than_a_mebibyte_is_an_error_and_not_a_crash(run: Run) -> None:
     result = run("#" * (1 << 21))
     assert result.reason == "error"
     assert "longer than" in result.stderr
 
 
-def test_code_longer_than_a_pipe_runs_whole(run) -> None:
+def test_code_longer_than_a_pipe_runs_whole(run: Run) -> None:
     assert run("x = 0\n" + "x += 1\n" * 50_000 + "x").stdout == "50000\n"
 
 
@@ -188,19 +189,19 @@ def test_code_longer_than_a_pipe_runs_whole(run) -> None:
         (b"\xed\xa0\x80", "���"),
     ],
 )
-def test_any_bytes_survive(run, raw: bytes, text: str) -> None:
+def test_any_bytes_survive(run: Run, raw: bytes, text: str) -> None:
     assert run(f"import sys; sys.stdout.buffer.write({raw!r});").stdout == text
 
 
-def test_non_ascii_code_and_output_pass_through_whatever_the_locale(run) -> None:
+def test_non_ascii_code_and_output_pass_through_whatever_the_locale(run: Run) -> None:
     assert run("π = '√2 ≈ 1.414 😀'\nprint(π)").stdout == "√2 ≈ 1.414 😀\n"
 
 
-def test_the_echo_can_be_switched_off(run) -> None:
+def test_the_echo_can_be_switched_off(run: Run) -> None:
     assert run("print(1)\n2", echo=False).stdout == "1\n"
 
 
-def test_endless_output_ends_the_call_and_keeps_its_beginning(run) -> None:
+def test_endless_output_ends_the_call_and_keeps_its_beginning(run: Run) -> None:
     limits = Limits(output_bytes=1000, wall_s=30.0)
     result: ExecutionResult = run("print('begin')\nwhile True: print('x' * 99)", limits)
     assert result.reason == "output"
@@ -209,7 +210,7 @@ def test_endless_output_ends_the_call_and_keeps_its_beginning(run) -> None:
     assert len(result.stdout.encode()) < 1100
 
 
-def test_output_up_to_the_limit_is_kept_whole(run) -> None:
+def test_output_up_to_the_limit_is_kept_whole(run: Run) -> None:
     limits = Limits(output_bytes=1000, wall_s=30.0)
     result = run("import sys; sys.stdout.write('x' * 1000); sys.stderr.write('y' * 1000);", limits)
     assert (result.stdout, result.stderr, result.reason) == ("x" * 1000, "y" * 1000, "ok")
@@ -261,7 +262,7 @@ def test_cutting_takes_any_bytes(raw: bytes, size: int) -> None:
         ("files", [16]),
     ],
 )
-def test_limits_refuse_bad_values_by_name(field: str, value: object) -> None:
+def test_limits_refuse_bad_values_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"sandbox\.{field}="):
         Limits(**{field: value})
 

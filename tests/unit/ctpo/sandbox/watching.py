@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ctpo.sandbox import ExecutionResult
 from ctpo.sandbox.memory_watch import children_of, descendants, proportional, state_of
 
+#: `run(code, limits=..., echo=...)`: one call in the real sandbox.
+Run = Callable[..., ExecutionResult]
 PARENTS = 2  # warm parents of a worker
 
 

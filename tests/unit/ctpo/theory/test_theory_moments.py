@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ctpo.methods import METHODS
+from ctpo.methods import METHODS, LogRatio, Method
 from ctpo.methods.log_ratios import cumulative_log_ratio
 from ctpo.methods.windows import RatioWindow
 from ctpo.theory.advantages import exact_advantage, outcome_advantage
@@ -127,7 +127,7 @@ def naive_ratio(name: str, increments: np.ndarray, slot: int) -> float:
 
 @pytest.mark.parametrize("clipped", [False, True])
 @pytest.mark.parametrize("ratio", TABLE_1, ids=lambda ratio: ratio.name)
-def test_moments_equal_a_loop_over_responses(ratio: object, clipped: bool) -> None:
+def test_moments_equal_a_loop_over_responses(ratio: LogRatio, clipped: bool) -> None:
     tree = TokenTree(2, 4)
     generator = np.random.default_rng(8)
     pair = random_pair(Tabular(tree), generator)
@@ -146,8 +146,8 @@ def test_moments_equal_a_loop_over_responses(ratio: object, clipped: bool) -> No
     coefficients = method_coefficients(method, pair, advantages)
     (found,) = moments(pair, [coefficients])
     np.testing.assert_allclose(found.means, np.einsum("n,ntp->tp", probabilities, terms), rtol=0, atol=1e-13)
-    for slot in (None, 0, 2):
-        values = terms.sum(axis=1) if slot is None else terms[:, slot]
+    for position in (None, 0, 2):
+        values = terms.sum(axis=1) if position is None else terms[:, position]
         expected = np.cov(values.T, aweights=probabilities, ddof=0)
         matrix = covariance(pair, coefficients, slot)
         np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-12)
@@ -182,7 +182,7 @@ def test_errors_add_up() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
-def test_every_method_that_can_be_trained_can_be_enumerated(method: object) -> None:
+def test_every_method_that_can_be_trained_can_be_enumerated(method: Method) -> None:
     pair = random_pair(Tabular(TREES[4]), np.random.default_rng(0), distance=0.1)
     advantages = outcome_advantage(pair, verifiable_reward(TREES[4], np.random.default_rng(1)))
     (found,) = moments(pair, [method_coefficients(method, pair, advantages)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctpo.methods import METHODS, Method
+from ctpo.methods import METHODS, LogRatio, Method
 from ctpo.methods.log_ratios import cumulative_log_ratio
 from ctpo.methods.objective import clipped_surrogate
 from ctpo.theory.advantages import exact_advantage, outcome_advantage, token_advantage
@@ -74,7 +74,7 @@ def z_scores(gradients: FloatArray, expected: FloatArray) -> FloatArray:
 
 @pytest.mark.parametrize("kind", ["exact", "generic", "outcome"])
 @pytest.mark.parametrize("ratio", TABLE_1, ids=lambda ratio: ratio.name)
-def test_sampled_gradients_agree_with_enumeration_in_mean_and_variance(run: Run, ratio: object, kind: str) -> None:
+def test_sampled_gradients_agree_with_enumeration_in_mean_and_variance(run: Run, ratio: LogRatio, kind: str) -> None:
     method, advantages = without_clipping(ratio), run.advantages[kind]
     gradients = sampled_gradients(run, method, advantages, seed=1)
     (exact,) = moments(run.pair, [method_coefficients(method, run.pair, advantages)])

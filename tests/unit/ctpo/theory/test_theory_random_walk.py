@@ -17,6 +17,7 @@ WITH_VARIANCE = [scenario for scenario in SCENARIOS if scenario.variance is not 
 
 @pytest.mark.parametrize("scenario", WITH_VARIANCE, ids=lambda scenario: scenario.name)
 def test_the_spread_is_the_closed_form(scenario: Scenario) -> None:
+    assert scenario.variance is not None
     found = growth(scenario.draw(np.random.default_rng(5), 4000, 512))
     exact = np.sqrt(scenario.variance(found.positions))
     # A standard deviation of n values is off by 1 / sqrt(2 n), more with heavy tails or mixed variances.
@@ -74,7 +75,6 @@ def test_the_analysis_interval_covers_a_power_law_that_is_one(name: str) -> None
     truth = BY_NAME[name].exponent
     if name == "growing_increments":
         # A sum of t^0.5 is a power law only as t grows.
-        truth = pytest.approx(truth, abs=0.01)
         assert float(exponent.estimate) == pytest.approx(0.75, abs=0.05)
     else:
         assert float(exponent.low) - 0.01 <= truth <= float(exponent.high) + 0.01

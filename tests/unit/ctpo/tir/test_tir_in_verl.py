@@ -110,7 +110,7 @@ def test_the_record_survives_the_way_to_the_trainer(harness: Harness) -> None:
 
 def test_verl_builds_the_loop_from_its_file_and_all_trajectories_share_one_sandbox(harness: Harness) -> None:
     path = Path(ctpo.tir.__file__).parent / "agent_loop.yaml"
-    (entry,) = OmegaConf.load(path)
+    entry: Any = OmegaConf.load(path)[0]
     assert entry.name == "ctpo_tir"
     assert entry._target_ == _agent_loop_registry["ctpo_tir"]["_target_"]
     config = OmegaConf.create(

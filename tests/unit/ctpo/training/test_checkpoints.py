@@ -32,7 +32,7 @@ from experiments.errors import BadRequest
 from experiments.export import find_checkpoint
 from tests.unit.ctpo.test_records import sample, statistics
 
-PLAN = {"test_freq": 20, "total_steps": 305, "val_before_train": True}
+PLAN: dict[str, Any] = {"test_freq": 20, "total_steps": 305, "val_before_train": True}
 HASH = "ab12"
 
 
@@ -127,19 +127,19 @@ def with_cut_weights(folder: Path) -> None:
     (folder / "actor" / "model.pt").write_text("wei")
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "zeroed weights": lambda folder: zero(folder / "actor" / "model.pt"),
     "one bit": lambda folder: (folder / "actor" / "model.pt").write_text("weights of 7"),
     "cut weights": with_cut_weights,
     "no loader": lambda folder: (folder / "data.pt").unlink(),
-    "loader a folder": lambda folder: ((folder / "data.pt").unlink(), (folder / "data.pt").mkdir()),  # type: ignore
+    "loader a folder": lambda folder: ((folder / "data.pt").unlink(), (folder / "data.pt").mkdir()),  # type: ignore[func-returns-value]
     "zeroed draft": lambda folder: zero(folder / "metrics_row.json"),
     "cut seal": lambda folder: (folder / "sealed.json").write_text('{"config_hash": "x", "files"'),
     "empty seal": lambda folder: (folder / "sealed.json").write_text(""),
     "zeroed seal": lambda folder: zero(folder / "sealed.json"),
     "seal a list": lambda folder: (folder / "sealed.json").write_text("[]"),
     "seal of another shape": lambda folder: (folder / "sealed.json").write_text('{"data.pt": 6}'),
-    "seal a folder": lambda folder: ((folder / "sealed.json").unlink(), (folder / "sealed.json").mkdir()),  # type: ignore
+    "seal a folder": lambda folder: ((folder / "sealed.json").unlink(), (folder / "sealed.json").mkdir()),  # type: ignore[func-returns-value]
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_the_kept_weight_is_live() -> None:
     original = utils.dispatch_cpu_unquantized_gemm
     try:
         vllm_cpu.register()
-        layer = torch.nn.Linear(4, 3, bias=False)
+        layer: Any = torch.nn.Linear(4, 3, bias=False)
         utils.dispatch_cpu_unquantized_gemm(layer, True)
         x = torch.randn(2, 4)
         with torch.no_grad():

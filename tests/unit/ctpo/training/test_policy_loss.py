@@ -129,13 +129,9 @@ def test_gradient_does_not_depend_on_the_cut_into_micro_batches_and_ranks(
     for rank in range(ranks):
         start, end = rank * 8 // ranks, (rank + 1) * 8 // ranks
         for size in itertools.cycle(sizes):
+            rows = rows_of(whole, slice(start, min(start + size, end)))
             part, _ = MethodLoss(METHODS[name])(
-                *(
-                    getattr(rows_of(whole, slice(start, min(start + size, end))), field)
-                    for field in ("old_log_prob", "log_prob", "advantages", "mask")
-                ),
-                mode,
-                config,
+                rows.old_log_prob, rows.log_prob, rows.advantages, rows.mask, mode, config
             )
             loss += part.item() / ranks
             gradient += torch.autograd.grad(part, whole.log_prob)[0] / ranks

@@ -32,7 +32,7 @@ class Loop:
         self.train_dataloader_it = None
 
     def step(self) -> list[int]:
-        batch = RecordingTrainer._fetch_one_gen_batch(self)  # type: ignore[arg-type]
+        batch = RecordingTrainer._fetch_one_gen_batch(self)
         return [int(prompt[0]) for prompt in batch["raw_prompt"]]
 
 

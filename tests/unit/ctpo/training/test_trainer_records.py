@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,10 @@ def _sample(problem: str, index: int) -> str:
 
 
 def test_a_sample_keeps_its_index_in_whatever_order_samples_finish_and_benchmarks_are_kept_apart() -> None:
-    infos = {"score": [1.0, 0.0, 1.0], "sample": [_sample("p", 2), _sample("p", 0), _sample("p", 0)]}
+    infos: dict[str, list[Any]] = {
+        "score": [1.0, 0.0, 1.0],
+        "sample": [_sample("p", 2), _sample("p", 0), _sample("p", 0)],
+    }
     rows = sample_rows(5, ["a", "a", "b"], infos)
     assert [(row["sample_index"], row["score"]) for row in rows["a"]] == [(0, 0.0), (2, 1.0)]
     assert rows["b"][0]["sample_index"] == 0
@@ -52,7 +56,7 @@ def test_a_reward_without_sample_is_refused_with_the_fix() -> None:
 def test_validation_metrics_see_samples_in_one_order_however_they_finished() -> None:
     names = [(source, problem, index) for source in ("a", "b") for problem in ("p1", "p2") for index in range(12)]
     for finished in (np.random.default_rng(seed).permutation(len(names)) for seed in range(3)):
-        arrived = taken(names, finished)
+        arrived = taken(names, finished.tolist())
         order = named_order([source for source, _, _ in arrived], [_sample(p, i) for _, p, i in arrived])
         assert taken(arrived, order) == names
 

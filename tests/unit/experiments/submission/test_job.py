@@ -86,7 +86,7 @@ def test_runs_in_the_background_do_not_hear_the_ctrl_c_of_a_watcher() -> None:
 def test_a_watcher_outlives_a_queue_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = [queue.QueueError("squeue does not answer"), {}]
+    answers: list[Exception | dict[str, str]] = [queue.QueueError("squeue does not answer"), {}]
 
     def live_jobs(executor: str, jobs: list[str]) -> dict[str, str]:
         answer = answers.pop(0)
