@@ -149,9 +149,9 @@ def test_moments_equal_a_loop_over_responses(ratio: LogRatio, clipped: bool) -> 
     for position in (None, 0, 2):
         values = terms.sum(axis=1) if position is None else terms[:, position]
         expected = np.cov(values.T, aweights=probabilities, ddof=0)
-        matrix = covariance(pair, coefficients, slot)
+        matrix = covariance(pair, coefficients, position)
         np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-12)
-        trace = found.total_variance if slot is None else found.variances[slot]
+        trace = found.total_variance if position is None else found.variances[position]
         assert trace == pytest.approx(np.trace(expected), rel=1e-11)
 
 
