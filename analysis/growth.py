@@ -103,7 +103,7 @@ def measure_growth(sums: PositionSums) -> Growth:
         noise=noise[filled],
         noisy=noisy[filled],
         fitted=(free_sigma.estimate * np.exp(binned.log_growth(np.nan_to_num(exponent.estimate))))[filled],
-        sigma=sigma,
+        sigma=sigma.clipped(0.0, np.inf),
         free=(free_sigma, exponent),
         within_exponent=float(fit_power_law(within, weights, binned).exponent),
         against_increments=ratio,
@@ -119,8 +119,9 @@ def local_exponents(sums: PositionSums) -> list[Interval]:
 
         def exponent(one: PositionSums, part: slice = part) -> float:
             positions = BinnedPositions(one.positions.count.astype(np.float64), 1)
+            noisy = np.nan_to_num(one.first.std) > NOISE_SHARE * np.nan_to_num(one.positions.std)
             weights = np.zeros(len(positions.counts))
-            weights[part] = positions.counts[part]
+            weights[part] = np.where(noisy, 0.0, positions.counts)[part]
             return float(fit_power_law(one.positions.std, weights, positions).exponent)
 
         found.append(t_interval(exponent(sums), np.array([exponent(seed) for seed in sums.seeds])))
@@ -166,7 +167,8 @@ def overall_rate(sums: PositionSums, window: Window, part: slice = slice(None)) 
 def flatness_difference(sums: PositionSums, window: Window, other: Window) -> Interval:
     """Squared coefficient of variation of the clip rate over bins under `window` minus that under `other`.
 
-    Rates of rare clips scatter, which looks like unevenness: what their noise adds on average is subtracted.
+    Rates of rare clips scatter, which looks like unevenness: what their noise adds on average is subtracted. That is
+    the bins' own noise less what all bins share, because a response that is clipped often stays so to its end.
     """
     without, sizes = leave_one_out(sums)
     positions = BinnedPositions(sums.positions.count.astype(np.float64), sums.bin_width).centres
@@ -178,8 +180,10 @@ def flatness_difference(sums: PositionSums, window: Window, other: Window) -> In
     def noise(which: Window) -> FloatArray:
         rate, weights = sums.bins.clip_rate(which), sums.bins.count / sums.bins.count.sum()
         variance = np.nan_to_num(group_variance(rate, without.clip_rate(which), sizes))
+        overall = _overall_rate(sums.bins, which)
+        shared = group_variance(overall, _overall_rate(without, which), sizes.sum(1))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights * variance).sum() / (weights * np.nan_to_num(rate)).sum() ** 2
+            return ((weights * variance).sum() - shared) / overall**2
 
     added = noise(window) - noise(other)
     seeds = np.array([flatness_difference(seed, window, other).estimate for seed in sums.seeds])
@@ -224,10 +228,13 @@ def predicted_std(positions: Sums, binned: BinnedPositions) -> FloatArray:
 
 def _within_updates(sums: PositionSums) -> FloatArray:
     """Standard deviation about each update's own mean, `[bins]`: variances averaged by their degrees of freedom."""
-    later = sums.updates[1:]
-    freedom = np.maximum(later.count - 1, 0)
+    squares, freedom = np.zeros(sums.layout.bins), np.zeros(sums.layout.bins)
+    for one in sums.apart or (sums,):  # an update of one step of one run
+        later = one.updates[1:]
+        squares += (np.maximum(later.count - 1, 0) * np.nan_to_num(later.std**2)).sum(0)
+        freedom += np.maximum(later.count - 1, 0).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sqrt((freedom * np.nan_to_num(later.std**2)).sum(0) / freedom.sum(0))
+        return np.sqrt(squares / freedom)
 
 
 def _fits(cells: Sums, binned: BinnedPositions, noisy: NDArray[np.bool_]) -> tuple[FloatArray, ...]:

@@ -18,10 +18,11 @@ from ctpo.records import RunRecord
 
 MAX_COLUMNS = 3
 _CAPTION = (
-    "Exponent b of the fit sigma t^b to the standard deviation of log rho_t, by training step. Points: all seeds "
-    "pooled, bars: 95 % interval clustered by prompt (by seed where that is wider); faint: single seeds. Above each "
-    "panel: b of the steps shown, their sums added up before the fit, which is biased less than a mean of the points. "
-    "Dashed: 0.5, the square-root law. Bars may end outside of the panel."
+    "Exponent b of the fit sigma t^b to the standard deviation of log rho_t, by training step. Points: all "
+    "seeds pooled, bars: 95 % interval clustered by prompt (by seed where that is wider); faint: single seeds. "
+    "Above each panel: b of the steps shown, their sums added up before the fit. Few prompts bias that less "
+    "than a mean of the points; lengths that change with volatility bias it more. Dashed: 0.5, the square-root "
+    "law. Bars may end outside of the panel."
 )
 
 

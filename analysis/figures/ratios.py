@@ -14,12 +14,13 @@ from analysis.inputs import Sweep
 from analysis.ratio_moments import RatioMoments, measure_ratios
 
 _CAPTION = (
-    "Top: mean of rho_t, which is 1 in expectation (Proposition 1). It leaves 1 where sampling is truncated, "
-    "temperatures differ or log-probabilities are wrong. Middle: variance of rho_t, and the product formula for"
-    " uncorrelated increments, exp(sum of their variances) - 1 (Proposition 2's growth). Bottom: effective "
-    "sample size of the weights rho_t, as a share of the tokens. Bars or band: 95 % interval, delete-a-group "
-    "jackknife over prompts, over seeds where that is wider. Ratios are guarded at exp(10), as in the "
-    "objective. The first update of a step is left out."
+    "Top: mean of rho_t over the responses that reach t. It is 1 in expectation (Proposition 1) while both "
+    "policies end responses alike, and the ratio of their chances to reach t otherwise; early in a response it "
+    "leaves 1 only where sampling is truncated, temperatures differ or log-probabilities are wrong. Middle: "
+    "variance of rho_t, and the product formula for uncorrelated increments, exp(sum of their variances) - 1 "
+    "(Proposition 2's growth). Bottom: effective sample size of the weights rho_t, as a share of the tokens. "
+    "Bars or band: 95 % interval, delete-a-group jackknife over prompts, over seeds where that is wider. Ratios"
+    " are guarded at exp(10), as in the objective. The first update of a step is left out."
 )
 
 

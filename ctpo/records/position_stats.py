@@ -135,7 +135,7 @@ class Sums:
 
     @property
     def ratio_mean(self) -> FloatArray:
-        """Mean of `rho_t`, 1 in expectation (Proposition 1); NaN where there is no token."""
+        """Mean of `rho_t`; NaN where there is no token. In expectation P_new(reaching t) / P_old(reaching t)."""
         return 1.0 + self._mean(R_SUM)
 
     @property
@@ -206,7 +206,8 @@ class Sums:
 class PositionSums:
     """The sums of one training step, or of several that were pooled: the arrays of the archive, by name.
 
-    `seeds`: the runs that were pooled, where there are several.
+    `seeds`: the runs that were pooled, where there are several. `apart`: everything that was pooled, each of one run
+    and one step.
     """
 
     layout: StatsLayout
@@ -217,6 +218,7 @@ class PositionSums:
     histogram: IntArray
     overflow: IntArray
     seeds: tuple[PositionSums, ...] = ()
+    apart: tuple[PositionSums, ...] = ()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PositionSums:

@@ -11,14 +11,15 @@ import torch
 
 from ctpo.records.position_stats import OWN, PositionSums, Window
 
-#: Tokens that a bin of positions needs for its ratios to be told.
-LEAST_TOKENS = 256
+#: Responses that a bin of positions needs for its ratios to be told.
+LEAST_RESPONSES = 32
 
 
 def position_metrics(sums: PositionSums) -> dict[str, float]:
     """A few exact scalars of a step's position statistics, for `metrics.jsonl` and wandb.
 
-    `ratio_mean`: of rho_t in the last bin of positions that `LEAST_TOKENS` reach, 1 in expectation.
+    `ratio_mean`: of rho_t in the last bin of positions that `LEAST_RESPONSES` reach. In expectation the new policy's
+    chance to reach it over the old one's, which is 1 while responses keep their length.
     `effective_share`: effective sample size over tokens in the bin where it is smallest.
     """
     cells, (fixed, adaptive) = sums.positions, sums.layout.windows[:2]
@@ -29,7 +30,7 @@ def position_metrics(sums: PositionSums) -> dict[str, float]:
         for name, window in windows.items()
     }
     bins = sums.bins
-    counted = bins.count >= LEAST_TOKENS
+    counted = bins.count >= LEAST_RESPONSES * sums.bin_width
     if not counted.any():
         return fractions
     return fractions | {

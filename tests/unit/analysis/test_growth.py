@@ -195,8 +195,7 @@ def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not_narr
     assert exponent.high - exponent.low == pytest.approx(2 * 4.3027 * np.std(single, ddof=1) / np.sqrt(3), rel=1e-3)
     same = measure_growth(pooled([apart[1]] * 3)).free[1]
     prompts = measure_growth(apart[1]).free[1]
-    # Three times the prompts: a standard error of 0.58, with more degrees of freedom.
-    assert same.high - same.low > 0.45 * (prompts.high - prompts.low)
+    assert same.high - same.low == pytest.approx(prompts.high - prompts.low, rel=1e-3)  # the same prompts
 
 
 def one_step(generator: np.random.Generator, prompts: int) -> PositionSums:
@@ -281,6 +280,24 @@ def test_the_spread_within_updates_and_against_increments_is_one_half_and_one_wh
         assert np.isnan(part.low)
 
 
+def test_within_updates_each_has_its_own_mean_in_every_step_and_run() -> None:
+    """Two runs that drift apart: pooled, the drift is spread; about each update's own mean it is none."""
+
+    def drifting(drift: float) -> PositionSums:
+        generator = np.random.default_rng(8)
+        stats = PositionStats.zeros(128, bin_width=2, folds=32, max_updates=2)
+        d = torch.from_numpy(0.01 * generator.normal(size=(2000, 128)) + drift)
+        mask = torch.ones(2000, 128, dtype=torch.bool)
+        stats.update(d.cumsum(-1), torch.ones_like(d), mask, token_log_ratio=d, folds=torch.arange(2000) % 32)
+        return stats.read()
+
+    runs = [drifting(0.005), drifting(-0.005)]
+    for together in (over_steps(runs), pooled(runs), over_steps([pooled(runs), pooled(runs)])):
+        growth = measure_growth(together)
+        assert float(growth.free[1].estimate) > 0.8
+        assert growth.within_exponent == pytest.approx(0.5, abs=0.03)
+
+
 def test_a_bin_in_which_the_first_update_is_no_smaller_than_the_rest_takes_no_part_in_the_fit() -> None:
     generator = np.random.default_rng(4)
     stats = PositionStats.zeros(64, bin_width=8, folds=32, max_updates=2)
@@ -292,6 +309,7 @@ def test_a_bin_in_which_the_first_update_is_no_smaller_than_the_rest_takes_no_pa
                      folds=torch.arange(1000) % 32)  # fmt: skip
     growth = measure_growth(stats.read())
     assert growth.noisy.tolist() == (growth.noise > 0.2 * growth.std.estimate).tolist() == [True] * 5 + [False] * 3
+    assert [np.isnan(part.estimate) for part in local_exponents(stats.read())] == [True, False, True]
     late = np.log(growth.std.estimate[5:] / growth.fitted[5:])
     assert np.abs(late).max() < 0.02
     assert np.abs(np.log(growth.std.estimate[:4] / growth.fitted[:4])).max() > 0.5
@@ -315,13 +333,14 @@ def test_intervals_grow_when_responses_of_a_prompt_are_copies_of_each_other() ->
     assert width(8) == pytest.approx(width(1), rel=1e-3)
 
 
-def test_pooling_two_seeds_adds_sums_and_keeps_their_folds_apart(
+def test_pooling_two_seeds_adds_sums_and_a_fold_stays_one_group(
+    # Its prompts are the same in every run that sees them.
     matrix: tuple[np.ndarray, np.ndarray, np.ndarray, PositionSums],
 ) -> None:
     sums = matrix[3]
     both = pooled([sums, sums])
     np.testing.assert_array_equal(both.positions.count, 2 * sums.positions.count)
-    assert both.folds.count.shape == (8, 3)
+    np.testing.assert_array_equal(both.folds.count, 2 * sums.folds.count)
     np.testing.assert_array_equal(leave_one_out(both)[0].count, 2 * sums.bins.count - both.folds.count)
 
 

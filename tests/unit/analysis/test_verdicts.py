@@ -147,3 +147,13 @@ def test_noise_of_rare_clips_is_no_unevenness() -> None:
 
     found = rates(draw, 400)
     assert max(found[HOLDS], found[FAILS]) <= 0.05
+
+
+def test_clipping_that_stays_with_a_response_is_no_unevenness() -> None:
+    """Each response is clipped everywhere or nowhere: both rates are flat, though they scatter."""
+    values = torch.zeros(256, 64, dtype=torch.float64)
+    values[:20], values[20:80] = 50.0, 1.0  # beyond both windows, beyond the adaptive one alone
+    stats = PositionStats.zeros(64, bin_width=8, folds=32, max_updates=2)
+    folds = torch.from_numpy(np.random.default_rng(2).integers(0, 32, size=256))
+    stats.update(values, torch.ones_like(values), torch.ones(256, 64, dtype=torch.bool), folds=folds)
+    assert float(flatness_difference(stats.read(), ADAPTIVE, FIXED).estimate) == pytest.approx(0, abs=1e-9)
