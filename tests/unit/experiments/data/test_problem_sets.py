@@ -103,7 +103,7 @@ def test_a_local_copy_in_the_data_folder_takes_the_hubs_place(tmp_path: Path) ->
     named.data_catalog.folder = str(tmp_path)
     assert len(rows(prepare_benchmarks(named, ["quiz"])["quiz"])) == 1
     named.data_catalog.folder = str(tmp_path / "nowhere")
-    with pytest.raises(BadRequest, match=r"data_catalog\.folder=.*nowhere: no such folder; correct CTPO_DATA"):
+    with pytest.raises(BadRequest, match=r"data_catalog\.folder=.*nowhere'?: no such folder; correct CTPO_DATA"):
         prepare_benchmarks(named, ["quiz"])
 
 
